@@ -1,0 +1,1 @@
+"""Continuum: durable execution for teams who already run FastAPI and SQLAlchemy."""

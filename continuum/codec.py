@@ -1,0 +1,302 @@
+"""How values cross the journal: pydantic's adapters made from annotations, JSON as bytes, problems with their place.
+
+A `Shape` is one annotation, `Parameters` a function's arguments by name. Encoding validates, writes and reads back, so
+that what cannot return is refused where it was handed in and not at the replay a week later. `PayloadCodec` is the
+host's hook behind it: bytes to bytes, for encryption or compression.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import CoreConfig, PydanticSerializationError, SchemaSerializer, to_json
+from typing_extensions import NotRequired, TypedDict
+
+from continuum.errors import DefinitionError, DurableValueError, InputInvalid, PayloadTooLarge, Problem, SignalInvalid
+
+PAYLOAD_MAX = 1 << 20  # bytes; the default of the option `payload_max`
+
+_CONFIG = ConfigDict(ser_json_inf_nan="constants", ser_json_bytes="base64", val_json_bytes="base64")
+_CORE_CONFIG = CoreConfig(ser_json_inf_nan="constants", ser_json_bytes="base64")
+
+
+class Shape:
+    """One annotation: values in, bytes out, and back."""
+
+    __slots__ = ("_adapter", "annotation")
+
+    def __init__(self, annotation: Any) -> None:
+        self.annotation = annotation
+        self._adapter = _adapter(annotation)
+
+    def encode(self, value: Any) -> bytes:
+        """Validate and write a value.
+
+        Raises:
+            DurableValueError: it does not fit the annotation, or cannot be written as JSON and read again.
+        """
+        try:
+            payload = self._adapter.dump_json(self._adapter.validate_python(value), round_trip=True, warnings="error")
+            if type(value) not in _PLAIN:
+                self._read(payload)
+        except ValidationError as error:
+            raise _unfit(error, self.annotation) from error
+        except (PydanticSerializationError, RecursionError, UnicodeEncodeError) as error:
+            raise _unwritable(value, error) from error
+        return payload
+
+    def decode(self, payload: bytes) -> Any:
+        """Read what `encode` wrote.
+
+        Raises:
+            DurableValueError: the bytes do not fit today's annotation.
+        """
+        try:
+            return self._read(payload)
+        except ValidationError as error:
+            raise _unfit(error, self.annotation) from error
+
+    def recode(self, payload: bytes) -> bytes:
+        """Read old bytes and write them with today's types."""
+        return self.encode(self.decode(payload))
+
+    def _read(self, payload: bytes) -> Any:
+        return self._adapter.validate_json(payload, by_alias=True, by_name=True)
+
+
+_PLAIN = frozenset({str, int, bool, type(None)})
+
+
+@lru_cache(maxsize=4_096)
+def _cached_shape(annotation: Any) -> Shape:
+    return Shape(annotation)
+
+
+def shape_of(annotation: Any) -> Shape:
+    """Return the shape of an annotation, made once."""
+    try:
+        return _cached_shape(annotation)
+    except TypeError:  # an unhashable annotation, such as Annotated[int, [..]]
+        return Shape(annotation)
+
+
+def returned_by(fn: Callable[..., Any]) -> Shape:
+    """Return the shape of what `fn` returns, from its annotation; without one, plain JSON."""
+    try:
+        annotation = typing.get_type_hints(fn, include_extras=True).get("return", Any)
+    except (NameError, TypeError, AttributeError):  # lambdas, partials, builtins, names of another scope
+        annotation = Any
+    return shape_of(annotation)
+
+
+class Parameters:
+    """A function's arguments, stored by name."""
+
+    __slots__ = ("_adapter", "_defaults", "_positional", "_signature", "_writer", "function")
+
+    def __init__(self, function: str, signature: inspect.Signature, annotations: Mapping[str, Any]) -> None:
+        fields: dict[str, Any] = {}
+        for name, parameter in signature.parameters.items():
+            has_default = parameter.default is not inspect.Parameter.empty
+            fields[name] = NotRequired[annotations[name]] if has_default else annotations[name]
+        self.function = function
+        self._signature = signature
+        self._defaults = {
+            name: parameter.default
+            for name, parameter in signature.parameters.items()
+            if parameter.default is not inspect.Parameter.empty
+        }
+        self._positional = tuple(
+            name for name, parameter in signature.parameters.items() if parameter.kind is not parameter.KEYWORD_ONLY
+        )
+        arguments: Any = TypedDict("Arguments", fields)  # type: ignore[operator]
+        arguments.__pydantic_config__ = _CONFIG  # a TypedDict brings its own configuration
+        self._adapter = _adapter(arguments)
+        # pydantic's adapter of a TypedDict reads that configuration, but does not write by it.
+        self._writer = SchemaSerializer(self._adapter.core_schema, _CORE_CONFIG)
+
+    def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+        """Bind, validate and write arguments, defaults included.
+
+        Raises:
+            InputInvalid: they do not fit the parameters; `problems` says where.
+            DurableValueError: a value cannot be written as JSON and read again.
+        """
+        return self.encode_named(self._bind(args, kwargs))
+
+    def encode_named(self, arguments: Mapping[str, Any]) -> bytes:
+        """Write arguments given by name; see `encode`."""
+        named = {**self._defaults, **arguments} if self._defaults else dict(arguments)
+        unknown = [name for name in named if name not in self._signature.parameters]
+        if unknown:
+            known = ", ".join(self._signature.parameters) or "none"
+            problems = [Problem(f"/{name}", "no such parameter") for name in unknown]
+            raise InputInvalid(f"{self.function}() has no parameter {unknown[0]!r}; it has: {known}", problems=problems)
+        try:
+            valid = self._adapter.validate_python(named, by_alias=True, by_name=True)
+            payload = self._writer.to_json(valid, round_trip=True, warnings="error")
+            if not all(type(value) in _PLAIN for value in named.values()):
+                self._read(payload)
+        except ValidationError as error:
+            raise _misfit(error, self.function) from error
+        except (PydanticSerializationError, RecursionError, UnicodeEncodeError) as error:
+            raise _unwritable(named, error) from error
+        return payload
+
+    def encode_json(self, body: bytes) -> bytes:
+        """Validate arguments that arrive as a JSON object; see `encode`."""
+        try:
+            return self.encode_named(typing.cast("dict[str, Any]", self._read(body)))
+        except ValidationError as error:
+            raise _misfit(error, self.function) from error
+
+    def decode(self, payload: bytes) -> dict[str, Any]:
+        """Read what `encode` wrote.
+
+        Raises:
+            DurableValueError: the bytes do not fit today's parameters.
+        """
+        try:
+            return self._read(payload)
+        except ValidationError as error:
+            raise _unfit(error, f"the parameters of {self.function}()") from error
+
+    def recode(self, payload: bytes) -> bytes:
+        """Read old bytes and write them with today's parameters and defaults."""
+        return self.encode_named(self.decode(payload))
+
+    def call(self, fn: Callable[..., Any], payload: bytes, *first: Any) -> Any:
+        """Call `fn` with decoded arguments, after those in `first`."""
+        arguments = self.decode(payload)
+        positional = [arguments.pop(name) for name in self._positional if name in arguments]
+        return fn(*first, *positional, **arguments)
+
+    def _read(self, payload: bytes) -> dict[str, Any]:
+        return typing.cast("dict[str, Any]", self._adapter.validate_json(payload, by_alias=True, by_name=True))
+
+    def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not kwargs and len(args) == len(self._positional) == len(self._signature.parameters):
+            return dict(zip(self._positional, args, strict=True))  # the common call, five times faster than bind
+        try:
+            return self._signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            problem = Problem("", str(error))
+            raise InputInvalid(f"{self.function}() was given wrong arguments: {error}", problems=[problem]) from error
+
+
+def decode_signal(shape: Shape, name: str, payload: bytes | None, *, run_id: str) -> Any:
+    """Read a signal's payload.
+
+    Raises:
+        SignalInvalid: it does not fit the type that is waited for.
+    """
+    try:
+        return shape.decode(payload or b"null")
+    except DurableValueError as error:
+        problem = Problem(error.path, error.message)
+        message = f"signal {name!r} does not fit what the workflow waits for: {error.message}"
+        raise SignalInvalid(message, problems=[problem], run_id=run_id) from error
+
+
+def check_size(payload: bytes, limit: int, what: str) -> bytes:
+    """Return the payload.
+
+    Raises:
+        PayloadTooLarge: it has more than `limit` bytes.
+    """
+    if len(payload) > limit:
+        raise PayloadTooLarge(
+            f"{what} takes {len(payload)} bytes, more than payload_max={limit}: "
+            "store the bulk elsewhere and pass a reference, or raise the option"
+        )
+    return payload
+
+
+# --- the host's hook --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadContext:
+    """What a payload belongs to; an encrypting codec authenticates it, so that payloads cannot be swapped."""
+
+    run_id: str
+    kind: str  # the event's or message's type
+    name: str | None = None
+
+
+class PayloadCodec(Protocol):
+    """Bytes to bytes, around everything that is stored: encryption or compression. Synchronous and quick."""
+
+    def encode(self, payload: bytes, context: PayloadContext) -> bytes:
+        """Return what is stored."""
+        ...
+
+    def decode(self, payload: bytes, context: PayloadContext) -> bytes:
+        """Return what was stored; raise any exception if that cannot be: the run is blocked, not failed."""
+        ...
+
+
+# --- inside -----------------------------------------------------------------------------------------------------------
+
+
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    try:
+        return TypeAdapter(annotation, config=_CONFIG)
+    except PydanticUserError as error:
+        if error.code != "type-adapter-config-unused":  # models and dataclasses bring their own configuration
+            raise DefinitionError(f"pydantic cannot handle the annotation {annotation!r}: {error.message}") from error
+    return TypeAdapter(annotation)
+
+
+def _pointer(location: tuple[int | str, ...]) -> str:
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
+
+
+def _problems(error: ValidationError) -> list[Problem]:
+    return [Problem(_pointer(item["loc"]), item["msg"]) for item in error.errors(include_url=False, include_input=False)]
+
+
+def _misfit(error: ValidationError, function: str) -> InputInvalid:
+    problems = _problems(error)
+    listed = "; ".join(f"{problem.pointer or '/'}: {problem.message}" for problem in problems)
+    return InputInvalid(f"the arguments do not fit {function}(): {listed}", problems=problems)
+
+
+def _unfit(error: ValidationError, what: Any) -> DurableValueError:
+    first = _problems(error)[0]
+    return DurableValueError(f"the value does not fit {what} at {first.pointer or '/'}: {first.message}", path=first.pointer)
+
+
+def _unwritable(value: Any, error: Exception) -> DurableValueError:
+    path = _culprit(value, (), 0)
+    return DurableValueError(
+        f"the value at {_pointer(path) or '/'} cannot be journaled: {error}; "
+        "pass plain data (models, dataclasses, JSON), not live objects",
+        path=_pointer(path),
+    )
+
+
+def _culprit(value: Any, path: tuple[int | str, ...], depth: int) -> tuple[int | str, ...]:
+    """Find the innermost part that JSON refuses; only walked when something was refused."""
+    parts: list[tuple[int | str, Any]] = []
+    if isinstance(value, Mapping):
+        parts = [(str(key), part) for key, part in value.items()]
+    elif isinstance(value, list | tuple | set | frozenset):
+        parts = list(enumerate(value))
+    elif hasattr(value, "__dict__") and not isinstance(value, type):
+        parts = list(vars(value).items())
+    for key, part in parts if depth < 32 else ():
+        if isinstance(part, float) and not math.isfinite(part):
+            return (*path, key)
+        try:
+            to_json(part)
+        except (PydanticSerializationError, ValueError, RecursionError):
+            return _culprit(part, (*path, key), depth + 1)
+    return path

@@ -1,0 +1,124 @@
+"""Finds code by name and version.
+
+Made again from the same module and qualname, a definition replaces the older one (a reload, a notebook cell, a repeated
+test). Another claim to its name and version is refused. There is one catalog per process; a test can scope its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from continuum.errors import DuplicateDefinition, WorkflowNotFound
+
+
+class Definition(Protocol):
+    """What the catalog knows of a definition."""
+
+    @property
+    def name(self) -> str:
+        """The durable name."""
+        ...
+
+    @property
+    def origin(self) -> str:
+        """`module.qualname` of the function."""
+        ...
+
+
+class WorkflowDefinition(Definition, Protocol):
+    """A workflow, as the catalog knows it."""
+
+    @property
+    def version(self) -> int:
+        """Which of its versions."""
+        ...
+
+    @property
+    def aliases(self) -> Sequence[str]:
+        """Names that it had before."""
+        ...
+
+
+class Catalog:
+    """Workflows by (name, version), activities by name."""
+
+    def __init__(self) -> None:
+        self._workflows: dict[tuple[str, int], Any] = {}
+        self._activities: dict[str, Any] = {}
+
+    def add_workflow(self, workflow: WorkflowDefinition) -> None:
+        """Register a workflow under its name and aliases.
+
+        Raises:
+            DuplicateDefinition: another function claims the name and version.
+        """
+        for name in (workflow.name, *workflow.aliases):
+            key = (name, workflow.version)
+            _refuse_other(self._workflows.get(key), workflow, f"workflow {name!r} version {workflow.version}")
+            self._workflows[key] = workflow
+
+    def add_activity(self, activity: Definition) -> None:
+        """Register an activity.
+
+        Raises:
+            DuplicateDefinition: another function claims the name.
+        """
+        _refuse_other(self._activities.get(activity.name), activity, f"activity {activity.name!r}")
+        self._activities[activity.name] = activity
+
+    def workflow(self, name: str, version: int | None = None) -> Any:
+        """Return a workflow, the newest version by default.
+
+        Raises:
+            WorkflowNotFound: nothing of this name and version is registered; import its module.
+        """
+        if version is None:
+            version = max((known for found, known in self._workflows if found == name), default=None)
+        found = self._workflows.get((name, version)) if version is not None else None
+        if found is None:
+            which = f"{name!r}" if version is None else f"{name!r} version {version}"
+            known = ", ".join(sorted({known for known, _ in self._workflows})) or "none"
+            raise WorkflowNotFound(f"no workflow {which} is registered in this process; import its module. Known: {known}")
+        return found
+
+    def activity(self, name: str) -> Any | None:
+        """Return an activity, or None if this process does not have it."""
+        return self._activities.get(name)
+
+    @property
+    def workflows(self) -> tuple[tuple[str, int], ...]:
+        """Every (name, version) that can run here, aliases included."""
+        return tuple(sorted(self._workflows))
+
+    @property
+    def activities(self) -> tuple[str, ...]:
+        """Every activity that can run here."""
+        return tuple(sorted(self._activities))
+
+
+def _refuse_other(known: Definition | None, new: Definition, what: str) -> None:
+    if known is not None and known.origin != new.origin:
+        raise DuplicateDefinition(f"{what} is defined by {known.origin} and again by {new.origin}; give one another name")
+
+
+_catalog = Catalog()
+
+
+def catalog() -> Catalog:
+    """Return the process's catalog."""
+    return _catalog
+
+
+@contextmanager
+def scoped_catalog() -> Iterator[Catalog]:
+    """Let definitions made inside be forgotten afterwards; what was there before stays visible."""
+    global _catalog
+    outer, _catalog = _catalog, Catalog()
+    _catalog._workflows.update(outer._workflows)
+    _catalog._activities.update(outer._activities)
+    try:
+        yield _catalog
+    finally:
+        _catalog = outer

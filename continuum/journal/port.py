@@ -1,0 +1,322 @@
+"""What a journal must be able to do, in narrow protocols: each component names the one that it needs.
+
+Every method is one atomic step. `now` in the comments is always the database's clock. The rules of who may write what
+and when are those of `docs/protocol.md`; the conformance suite holds every implementation to them.
+
+Errors: an implementation translates what its driver raises into the four classes below, by SQLSTATE or error code and
+never by text, because the group committer decides by class: contended → again, bad data → split, gone → judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from continuum.errors import ContinuumError, JournalUnavailable
+from continuum.model.events import Event
+from continuum.model.messages import Message
+from continuum.model.owners import Owner
+from continuum.model.runs import Attributes, Ending, RunRow
+from continuum.model.states import RunState
+from continuum.model.tasks import Attempt, Beat, ClaimedTask
+from continuum.model.writes import Verdict, Write
+
+
+class Contended(ContinuumError):
+    """A lock was not to be had in time, or a deadlock or serialization failure: nothing happened, try again."""
+
+
+class BadData(ContinuumError):
+    """The database refuses a value in this batch: nothing happened, split it to find the culprit."""
+
+
+class Ambiguous(JournalUnavailable):
+    """The connection ended before the answer: each write of the batch may or may not have taken effect."""
+
+
+# --- what reads and claims return -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A run that this owner has just leased; `previous_state` is what it was before."""
+
+    run_id: str
+    token: int
+    generation: int
+    last_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What one pass claimed, and the database's time of it."""
+
+    runs: tuple[Claim, ...]
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRun:
+    """All that is needed to resume a run: its row, its history, its unread messages in reading order."""
+
+    row: RunRow
+    history: tuple[Event, ...]
+    messages: tuple[Message, ...]
+    snapshot_seq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What one sweep freed: run ids, and attempts that were consumed or given up for good."""
+
+    runs: tuple[str, ...] = ()
+    tasks: tuple[Attempt, ...] = ()
+    blocked: tuple[str, ...] = ()
+    exhausted: tuple[Attempt, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the journal says is leased to one owner."""
+
+    runs: Mapping[str, int]  # run id → token
+    tasks: tuple[Attempt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Which runs to list; None means any."""
+
+    workflow: str | None = None
+    state: RunState | None = None
+    namespace: str | None = None
+    attributes: Attributes | None = None
+
+
+# --- the protocols ----------------------------------------------------------------------------------------------------
+
+
+class WriteJournal(Protocol):
+    """The group committer's side: batches in, one verdict each out."""
+
+    async def write(self, lane: int, batch: Sequence[Write]) -> Sequence[Verdict]:
+        """Write a batch in one transaction, in lane 0 (runs) or 1 (what can collide with somebody's transaction).
+
+        No run occurs twice in a batch. Who is refused is refused alone.
+
+        Raises:
+            Contended, BadData: nothing of the batch took effect.
+            Ambiguous: unknown; ask `judge` for each write.
+        """
+        ...
+
+    async def judge(self, write: Write) -> Verdict | None:
+        """Say after an ambiguous answer what became of a `Start` or `Commit`; None: it did not arrive, send it again.
+
+        A Start landed if the row exists with its owner and token 1; a Commit, if the event at base_seq + 1 carries its
+        token. Others are simply sent again with the same ids.
+        """
+        ...
+
+
+class OwnerJournal(Protocol):
+    """Owner rows: the heartbeat, and the judgement of who is dead."""
+
+    async def register(self, owner: Owner, *, ttl_seconds: float) -> datetime:
+        """Insert the owner row, committed before any lease in its name; return now."""
+        ...
+
+    async def renew(self, owner: str, *, ttl_seconds: float) -> datetime | None:
+        """Extend the row; return now, or None if it is gone: everything leased to it is lost."""
+        ...
+
+    async def retire(self, owner: str) -> None:
+        """Delete the row; what is still leased to it will be swept."""
+        ...
+
+    async def declare_dead(self) -> Sequence[str]:
+        """Delete every row whose `expires_at` has passed; return their owners."""
+        ...
+
+    async def owners(self) -> Sequence[Owner]:
+        """Return the living owners of this instance."""
+        ...
+
+
+class RecoveryJournal(Protocol):
+    """Level-triggered repair: safe to run anywhere, any number of times."""
+
+    async def sweep(self, *, crashes_max: int, backoff_seconds: float, task_backoff_seconds: float) -> Swept:
+        """Free what owners without a row hold: runs (token + 1, crashes + 1 if running), then tasks (attempt + 1).
+
+        A run that reaches `crashes_max` becomes blocked for `backoff_seconds`. A task at its last attempt becomes a
+        message with a failure of type `attempts_exhausted`. Tasks of runs that are over, and late messages without
+        delivery id of such runs, are deleted.
+        """
+        ...
+
+    async def held(self, owner: str) -> Held:
+        """Return the active runs and the tasks leased to `owner`."""
+        ...
+
+    async def release_run(
+        self,
+        run_id: str,
+        *,
+        owner: str,
+        token: int,
+        state: RunState | None = None,
+        backoff_seconds: float | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        """Give a lease back, fenced by owner and token; with `state`, also set it and `wake_at` (None: NULL)."""
+        ...
+
+
+class RunJournal(Protocol):
+    """Claiming and loading runs."""
+
+    async def claim_runs(
+        self,
+        owner: str,
+        *,
+        workflows: Sequence[tuple[str, int]],
+        limit: int,
+        run_ids: Sequence[str] | None = None,
+    ) -> Claims:
+        """Lease up to `limit` unleased runs that have evidence (PROTOCOL I7), only of these workflows and versions.
+
+        A run with an unread cancel is claimed whatever its workflow. With `run_ids`, only those.
+
+        Raises:
+            Ambiguous: runs may have been claimed; the audit finds them.
+        """
+        ...
+
+    async def load_runs(self, run_ids: Sequence[str]) -> Sequence[LoadedRun]:
+        """Read rows, histories (from snapshots where there are any) and unread messages of these runs."""
+        ...
+
+    async def unread(self, owner: str, *, limit: int) -> Sequence[Message]:
+        """Return unread messages of runs leased to `owner`, oldest first (the backstop scan)."""
+        ...
+
+    async def upcoming(self, *, horizon_seconds: float, limit: int) -> Sequence[tuple[str, datetime]]:
+        """Return (run id, wake_at) of unleased runs that become due within the horizon, soonest first."""
+        ...
+
+
+class TaskJournal(Protocol):
+    """Claiming and tending activity tasks; finishing and retrying are writes."""
+
+    async def claim_tasks(
+        self, owner: str, *, activities: Sequence[str], slots: Mapping[str, int], default_slots: int
+    ) -> Sequence[ClaimedTask]:
+        """Lease due tasks of these activities, highest priority first, at most `slots[queue]` of a named queue.
+
+        Queues that are not named share `default_slots`, and all together take at most that many.
+        """
+        ...
+
+    async def heartbeat_tasks(self, beats: Sequence[Beat]) -> Sequence[Attempt]:
+        """Store the details of running attempts; return those that are still theirs (the others are to be cancelled)."""
+        ...
+
+    async def next_task_at(self, activities: Sequence[str]) -> datetime | None:
+        """Return when the next free task of these activities becomes available, if any waits."""
+        ...
+
+
+class ReadJournal(Protocol):
+    """What callers ask."""
+
+    async def now(self) -> datetime:
+        """Return the database's time."""
+        ...
+
+    async def run(self, run_id: str) -> RunRow | None:
+        """Return a run's row."""
+        ...
+
+    async def run_by_key(self, namespace: str, workflow: str, key: str) -> RunRow | None:
+        """Return the run that this start key made."""
+        ...
+
+    async def history(self, run_id: str, *, generation: int | None = None) -> Sequence[Event]:
+        """Return the events of a generation (default: the present one), in order."""
+        ...
+
+    async def endings(self, run_ids: Sequence[str]) -> Sequence[Ending]:
+        """Return how those of the runs that have ended, or are blocked, stand; one query for any number."""
+        ...
+
+    async def list_runs(self, where: RunFilter, *, limit: int, before: tuple[datetime, str] | None) -> Sequence[RunRow]:
+        """Return runs newest first by (created_at, id), strictly older than `before`."""
+        ...
+
+
+class KeepingJournal(Protocol):
+    """Long-term care: snapshots and retention."""
+
+    async def save_snapshot(self, run_id: str, *, generation: int, seq: int, blob: bytes) -> bool:
+        """Store a compacted prefix of a history, replacing an older one; False if a newer one is there."""
+        ...
+
+    async def prune(self, *, limit: int) -> Sequence[str]:
+        """Delete up to `limit` ended runs whose retention has passed, with all their rows; return their ids."""
+        ...
+
+
+class Notices(Protocol):
+    """Cross-process hints; a journal without them answers `listen` with nothing and is polled instead."""
+
+    async def notify(self, notices: Sequence[str]) -> None:
+        """Tell the other processes of this instance; hints, coalesced, may be lost."""
+        ...
+
+    def listen(self) -> AsyncIterator[Sequence[str]]:
+        """Yield notices as they come; the first item, always empty, says that listening has begun.
+
+        Raises:
+            JournalUnavailable: the listening connection broke; call again.
+        """
+        ...
+
+
+class Journal(
+    WriteJournal,
+    OwnerJournal,
+    RecoveryJournal,
+    RunJournal,
+    TaskJournal,
+    ReadJournal,
+    KeepingJournal,
+    Notices,
+    Protocol,
+):
+    """All of it, for one instance."""
+
+    has_notices: bool  # whether `listen` can ever yield
+    lanes: int  # how many lanes `write` may be called with at the same time
+
+    async def open(self, instance: str) -> None:
+        """Connect, check that the schema is ready and that these tables belong to `instance` (recording it if new).
+
+        Raises:
+            SchemaNotReady, SchemaTaken, JournalUnavailable.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close the connections; nothing is in flight any more."""
+        ...
+
+    def heart(self) -> OwnerJournal:
+        """Return the owner statements on a connection of their own, made on first use: for another thread and loop."""
+        ...
+
+    async def close_heart(self) -> None:
+        """Close the connection of `heart()`, awaited on the loop that used it."""
+        ...

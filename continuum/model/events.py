@@ -1,0 +1,64 @@
+"""The records of a run's history.
+
+Two families. *Answers* come from outside and move the workflow: started, signal_received, activity_completed,
+activity_failed, timer_fired. *Commands* are what the workflow asked for in reply: activity_scheduled, timer_started,
+side_effect_recorded. A history is answers, each followed by the commands that it caused, and at the very end one of
+completed, failed, cancelled.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+
+EVENT_FORMAT = 1  # written with every event; a node that meets a newer one leaves the run to others
+
+
+class EventType(str, Enum):
+    """What happened, as stored in `continuum_events.type`."""
+
+    STARTED = "started"
+    SIGNAL_RECEIVED = "signal_received"
+    ACTIVITY_SCHEDULED = "activity_scheduled"
+    ACTIVITY_COMPLETED = "activity_completed"
+    ACTIVITY_FAILED = "activity_failed"
+    TIMER_STARTED = "timer_started"
+    TIMER_FIRED = "timer_fired"
+    SIDE_EFFECT_RECORDED = "side_effect_recorded"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+COMMANDS = frozenset({EventType.ACTIVITY_SCHEDULED, EventType.TIMER_STARTED, EventType.SIDE_EFFECT_RECORDED})
+ENDINGS = frozenset({EventType.COMPLETED, EventType.FAILED, EventType.CANCELLED})
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One record: `seq` counts from 1 within its generation, `at` is the time of the turn that wrote it.
+
+    `command_id` is set for commands and their answers, `message_id` for what came through the inbox or a mailbox,
+    `name` for activities, side effects and signals. `payload` is what the codec made of the value (JSON), or for
+    `timer_started` the deadline.
+    """
+
+    seq: int
+    type: EventType
+    at: datetime
+    command_id: int | None = None
+    message_id: str | None = None
+    name: str | None = None
+    payload: bytes | None = None
+    key: str | None = None
+    format: int = EVENT_FORMAT
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An event that has not been journaled yet: something from outside that will move the workflow."""
+
+    type: EventType
+    command_id: int | None = None
+    message_id: str | None = None
+    name: str | None = None
+    payload: bytes | None = None

@@ -1,0 +1,81 @@
+"""One durable execution of a workflow, as the journal keeps it and as callers see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from continuum.model.failure import Failure
+from continuum.model.states import RunState
+
+Attributes = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A row of `continuum_runs`: narrow and hot, without payloads."""
+
+    run_id: str
+    workflow: str
+    version: int
+    namespace: str
+    state: RunState
+    generation: int
+    last_seq: int
+    lease_owner: str | None
+    lease_token: int
+    wake_at: datetime | None
+    created_at: datetime
+    ended_at: datetime | None = None
+    attributes: Attributes | None = None
+    idempotency_key: str | None = None
+    fingerprint: bytes | None = None
+    crashes: int = 0
+    reason: str | None = None
+    retention_seconds: float | None = None
+    retention_until: datetime | None = None
+    trace_context: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """What a start decides about a run before it exists."""
+
+    run_id: str
+    workflow: str
+    version: int
+    namespace: str = "default"
+    attributes: Attributes | None = None
+    idempotency_key: str | None = None
+    fingerprint: bytes | None = None
+    retention_seconds: float | None = None
+    trace_context: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as callers see it. `error` is set for failed runs, `blocked_reason` for blocked ones."""
+
+    run_id: str
+    workflow: str
+    version: int
+    namespace: str
+    state: RunState
+    generation: int
+    attributes: Attributes
+    started_at: datetime
+    ended_at: datetime | None = None
+    blocked_reason: str | None = None
+    error: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended, or that it is blocked: all that an awaiting caller needs."""
+
+    run_id: str
+    state: RunState
+    payload: bytes | None = None  # the result of a completed run, the encoded Failure of a failed one
+    reason: str | None = None

@@ -1,0 +1,30 @@
+"""The states of a run.
+
+pending (never claimed) → running → suspended (parked: nothing to do until `wake_at` or a message) → completed, failed
+or cancelled. `blocked` is recoverable: drift, missing code, repeated crashes; never a permanent failure.
+"""
+
+from enum import Enum
+
+
+class RunState(str, Enum):
+    """Where a run stands, as stored in `continuum_runs.state`."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+    BLOCKED = "blocked"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run is over for good."""
+        return self in TERMINAL
+
+
+TERMINAL = frozenset({RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED})
+ACTIVE = frozenset(RunState) - TERMINAL
+# The commit fence: a pending run was never leased and a blocked one was given up by its writer.
+WRITABLE = frozenset({RunState.RUNNING, RunState.SUSPENDED})

@@ -1,0 +1,124 @@
+"""One activity to perform, and one try at it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+
+from continuum.model.policy import Retry
+
+MINUTE = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """How an activity is to be run; stored with the task, so that it holds whichever node performs it.
+
+    `timeout_seconds` bounds one attempt, `heartbeat_timeout_seconds` the silence between two heartbeats; None: never.
+    """
+
+    retry: Retry = Retry()
+    timeout_seconds: float | None = 5 * MINUTE
+    heartbeat_timeout_seconds: float | None = None
+    queue: str = "default"
+    priority: int = 0
+
+    def encode(self) -> bytes:
+        """Render as JSON bytes."""
+        return _encode(self)
+
+    @classmethod
+    def decode(cls, blob: bytes) -> TaskOptions:
+        """Read what `encode` wrote."""
+        return _decode(blob)
+
+
+@lru_cache(maxsize=1_024)  # a program has few distinct options and many tasks
+def _encode(options: TaskOptions) -> bytes:
+    retry = options.retry
+    return json.dumps(
+        {
+            "timeout": options.timeout_seconds,
+            "heartbeat_timeout": options.heartbeat_timeout_seconds,
+            "queue": options.queue,
+            "priority": options.priority,
+            "retry": {
+                "max_attempts": retry.max_attempts,
+                "initial": retry.initial,
+                "backoff": retry.backoff,
+                "max_delay": retry.max_delay,
+                "jitter": retry.jitter,
+                "non_retryable": retry.non_retryable,
+            },
+        },
+        separators=(",", ":"),
+    ).encode()
+
+
+@lru_cache(maxsize=1_024)
+def _decode(blob: bytes) -> TaskOptions:
+    body = json.loads(blob)
+    return TaskOptions(
+        retry=Retry(**body["retry"]),
+        timeout_seconds=body["timeout"],
+        heartbeat_timeout_seconds=body["heartbeat_timeout"],
+        queue=body["queue"],
+        priority=body["priority"],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TaskKey:
+    """Which command of which run a task performs."""
+
+    run_id: str
+    generation: int
+    command_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at a task; (`owner`, `attempt`) fences everything it writes.
+
+    `owner` is the one under which the attempt began, even if the process has a newer one by now.
+    """
+
+    key: TaskKey
+    owner: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """A task as the commit that schedules it inserts it: leased to the committing node, or free for anyone."""
+
+    command_id: int
+    seq: int  # of its activity_scheduled event, which holds the arguments
+    activity: str
+    options: TaskOptions
+    leased: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedTask:
+    """A task that this node has just claimed, with all that an attempt needs."""
+
+    attempt: Attempt
+    workflow: str
+    namespace: str
+    activity: str
+    arguments: bytes
+    options: TaskOptions
+    idempotency_key: str | None = None
+    details: bytes | None = None  # of the last heartbeat of an earlier attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A heartbeat of a running attempt with what it wants to remember."""
+
+    attempt: Attempt
+    details: bytes | None
+    at: datetime | None = None

@@ -1,0 +1,168 @@
+"""Everything that is written through the group committer, and the verdicts that come back.
+
+Each write is one value that names its own fence. Refused is not an error: it says that somebody else has the right
+to write, and the writer acts on that. See `docs/protocol.md` for preconditions and effects.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from continuum.model.events import Event
+from continuum.model.messages import Message
+from continuum.model.runs import NewRun
+from continuum.model.states import RunState
+from continuum.model.tasks import Attempt, NewTask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Insert a run: leased to `owner` with its first turn's events, or unleased (`owner` None) for whoever claims it.
+
+    An unleased run is `pending`, holds its `started` event alone and becomes due `delay_seconds` from now or at
+    `start_at`. A leased one carries token 1 and the state that its first turn left: running, suspended, or the end.
+    """
+
+    run: NewRun
+    state: RunState
+    owner: str | None
+    events: tuple[Event, ...]
+    tasks: tuple[NewTask, ...] = ()
+    wake_at: datetime | None = None
+    chosen: bool = False  # whether the caller chose the run id: then it can collide with somebody's open transaction
+
+    @property
+    def run_id(self) -> str:
+        """The run that is written."""
+        return self.run.run_id
+
+    @property
+    def is_keyed(self) -> bool:
+        """Whether it can collide with another start, and so travels in the second lane."""
+        return self.chosen or self.run.idempotency_key is not None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadMessage:
+    """A message that a commit consumes: deleted, or kept as a tombstone when it had a delivery id."""
+
+    message_id: str
+    tombstone: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """Everything that one turn changes, behind the five-part fence: owner, token, generation, base_seq, writable state.
+
+    `state` None leaves state and wake_at as they are on disk (the cheap, HOT update of a busy run); otherwise both are
+    written. A terminal `state` makes it final: lease cleared, all tasks of the run deleted, the inbox cleared.
+    `releases` gives the lease back (evict, drain); `reason` goes with state blocked.
+    """
+
+    run_id: str
+    generation: int
+    owner: str
+    token: int
+    base_seq: int
+    events: tuple[Event, ...] = ()
+    tasks: tuple[NewTask, ...] = ()
+    resolved: tuple[int, ...] = ()  # command ids whose tasks go, whoever holds them
+    read: tuple[ReadMessage, ...] = ()
+    state: RunState | None = None
+    wake_at: datetime | None = None
+    releases: bool = False
+    reason: str | None = None
+    backoff_seconds: float | None = None  # instead of wake_at: due this long from now on the database's clock
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it ends the run."""
+        return self.state is not None and self.state.has_ended
+
+    @property
+    def gives_up_lease(self) -> bool:
+        """Whether the writer holds the run no longer once this has landed."""
+        return self.releases or self.is_final
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """Insert a message into the inbox of an active run."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """End a task and post its result to its run, fenced by task owner and attempt and an active run."""
+
+    attempt: Attempt
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class RetryTask:
+    """Consume an attempt and free the task, due again after `delay_seconds`."""
+
+    attempt: Attempt
+    delay_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class FreeTask:
+    """Free a task whose attempt never began; no attempt is consumed."""
+
+    attempt: Attempt
+
+
+Write = Start | Commit | Post | Finish | RetryTask | FreeTask
+
+
+# --- verdicts ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """The write took effect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The fence held, or the row exists: nothing of this write took effect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """The message is in the inbox (or already was, with this id); `lease_owner` is who should be nudged, if anyone."""
+
+    lease_owner: str | None = None
+    advertise_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """A message with this delivery id was accepted before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """The run has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """There is no such run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unwritable:
+    """The database will not take this value, alone and again (a data error); `error` says why."""
+
+    error: Exception
+
+
+Verdict = Landed | Refused | Posted | Duplicate | Over | Unknown | Unwritable
+
+LANDED = Landed()
+REFUSED = Refused()

@@ -1,0 +1,152 @@
+"""What workflow code may ask for besides activities: time, chance, side effects, signals, facts about itself.
+
+All of it finds its run through the running event loop: there is no global, and no object to hand around.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid as uuid_module
+from asyncio import events as asyncio_events
+from collections.abc import Callable
+from datetime import UTC, date, datetime, tzinfo
+from random import Random
+from typing import Any, TypeVar
+
+from typing_extensions import TypeForm
+
+from continuum import codec
+from continuum.errors import NotInWorkflow, SignalTimedOut
+from continuum.model.policy import Duration, seconds
+from continuum.replay.loop import WorkflowLoop
+from continuum.replay.machine import Machine
+from continuum.replay.turns import LogLine, RunInfo
+
+T = TypeVar("T")
+
+
+def current_machine() -> Machine | None:
+    """Return the machine whose workflow code is running, or None outside of one."""
+    loop = asyncio_events._get_running_loop()
+    return loop.owner if type(loop) is WorkflowLoop else None  # type: ignore[return-value]  # only machines own loops
+
+
+def _machine(what: str) -> Machine:
+    machine = current_machine()
+    if machine is None:
+        raise NotInWorkflow(f"continuum.{what} belongs into a workflow: outside of one there is no run to ask")
+    return machine
+
+
+def in_workflow() -> bool:
+    """Tell whether the caller is workflow code."""
+    return current_machine() is not None
+
+
+def now() -> datetime:
+    """Return the time of the turn: aware, UTC, the same on every replay. Costs no write.
+
+    Raises:
+        NotInWorkflow: outside of a workflow.
+    """
+    return _machine("now()").now
+
+
+def today(tz: tzinfo = UTC) -> date:
+    """Return the date of the turn in a time zone.
+
+    Raises:
+        NotInWorkflow: outside of a workflow.
+    """
+    return _machine("today()").now.astimezone(tz).date()
+
+
+def random() -> Random:
+    """Return the run's one `random.Random`, seeded by run id and generation. Costs no write.
+
+    Raises:
+        NotInWorkflow: outside of a workflow.
+    """
+    return _machine("random()").random
+
+
+def uuid4() -> uuid_module.UUID:
+    """Return a UUID (version 4) drawn from the run's own source: the same on every replay. Costs no write.
+
+    Raises:
+        NotInWorkflow: outside of a workflow.
+    """
+    return uuid_module.UUID(int=_machine("uuid4()").random.getrandbits(128), version=4)
+
+
+def info() -> RunInfo:
+    """Return facts about the run that replay equal: ids, names, generation, parent, when it was started.
+
+    Raises:
+        NotInWorkflow: outside of a workflow.
+    """
+    return _machine("info()").info
+
+
+def log(level: int | str, message: str, **fields: Any) -> None:
+    """Log to `continuum.workflow` once, after the turn has been committed; silent on replay.
+
+    Args:
+        level: a `logging` level, as number or name.
+        message: the text, ready to print.
+        fields: go to the record's `extra["fields"]`.
+
+    Raises:
+        NotInWorkflow: outside of a workflow.
+        ValueError: no such level.
+    """
+    number = logging.getLevelNamesMapping().get(level.upper()) if isinstance(level, str) else level
+    if number is None:
+        raise ValueError(f"no logging level is named {level!r}")
+    _machine("log()").log(LogLine(number, message, fields))
+
+
+async def side_effect(fn: Callable[[], T]) -> T:
+    """Call `fn` once in the life of the run and journal its value; on replay the journaled value is returned.
+
+    `fn` runs synchronously within the turn, so it must be quick and must not wait; what needs the network is an
+    activity. The value crosses the journal: its type is read from `fn`'s return annotation, else it must be plain JSON.
+
+    Raises:
+        NotInWorkflow: outside of a workflow.
+        DurableValueError: the value cannot be journaled; the path points at the culprit.
+    """
+    machine = _machine("side_effect()")
+    shape = codec.returned_by(fn)
+    return shape.decode(await machine.side_effect(lambda: shape.encode(fn())))  # type: ignore[no-any-return]
+
+
+async def wait_signal(name: str, type: TypeForm[T] = object, /, *, timeout: Duration | None = None) -> T:  # type: ignore[assignment]
+    """Take the next signal of this name, oldest first; wait for it if there is none.
+
+    Args:
+        name: the signal's name.
+        type: what the payload is read as; any annotation that pydantic knows.
+        timeout: seconds or timedelta, durable; None waits for ever.
+
+    Raises:
+        SignalTimedOut: nothing came in time (a `TimeoutError`).
+        SignalInvalid: the payload does not fit `type`; the signal is consumed.
+        NotInWorkflow: outside of a workflow.
+    """
+    machine = _machine("wait_signal()")
+    shape = codec.shape_of(type)
+    if timeout is None:
+        payload = await machine.signal(name)
+    else:
+        limit = seconds(timeout, name="timeout")
+        try:
+            async with asyncio.timeout(limit) as scope:
+                payload = await machine.signal(name)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            message = f"no signal {name!r} came within {limit:g} s"
+            raise SignalTimedOut(message, run_id=machine.info.run_id) from None
+    return codec.decode_signal(shape, name, payload, run_id=machine.info.run_id)  # type: ignore[no-any-return]

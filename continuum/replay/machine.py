@@ -1,0 +1,466 @@
+"""The machine: one run's history in, its turns out.
+
+A history is a sequence of answers, each followed by the commands that it caused. The machine delivers one answer at a
+time and lets the loop run until it is quiescent, on replay and live alike; so the order of events alone decides what
+`gather`, `wait` and `as_completed` decide, and one answer per commit or fifty make no difference. The time of an answer
+is the time of everything that happens because of it.
+
+    ready ──begin / replay──► quiescent ──turn──► quiescent … ──► over (outcome)
+      any ──close──► closed                replay may raise Drift: then it is halted, and only `close` is left
+
+Nothing here waits, reads a clock or draws a number that the run id does not determine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import heapq
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from random import Random
+from typing import Any
+
+from continuum.errors import DurableValueError, NondeterminismError
+from continuum.model.events import COMMANDS, ENDINGS, Answer, Event, EventType
+from continuum.model.failure import Failure, failure_of
+from continuum.model.tasks import TaskOptions
+from continuum.replay.loop import DurableTimer, ExecutionClosed, NotQuiescent, WorkflowLoop
+from continuum.replay.matching import Command, Drift, call_site, describe, matches, same_input
+from continuum.replay.turns import Body, Completed, Failed, LogLine, Outcome, RunInfo, ScheduledActivity, Stuck, Turn
+
+NEVER = datetime.max.replace(tzinfo=UTC)  # a deadline beyond the calendar (`sleep(math.inf)`) is none
+
+
+class Machine:
+    """Replays one run's workflow and drives it on."""
+
+    __slots__ = (
+        "_body",
+        "_commands",
+        "_cursor",
+        "_deadlines",
+        "_drift",
+        "_events",
+        "_history",
+        "_is_silent",
+        "_logs",
+        "_loop",
+        "_main",
+        "_open",
+        "_random",
+        "_resolved",
+        "_scheduled",
+        "_signals",
+        "_stuck",
+        "_timers",
+        "_waits",
+        "info",
+        "last_seq",
+        "now",
+        "outcome",
+    )
+
+    def __init__(self, body: Body, info: RunInfo) -> None:
+        self.info = info
+        self.outcome: Outcome | None = None
+        self.last_seq = 0
+        self.now = info.started_at
+        self._body = body
+        self._loop = WorkflowLoop(self)
+        self._main: asyncio.Task[Any] | None = None
+        self._commands = 0
+        self._history: Sequence[Event] = ()
+        self._cursor = 0
+        self._is_silent = False  # during replay, also of its last event
+        self._drift: Drift | None = None
+        self._stuck: str | None = None
+        self._open: dict[int, asyncio.Future[bytes | Failure]] = {}  # activities that are not answered yet
+        self._timers: list[tuple[datetime, int, DurableTimer]] = []  # a heap; cancelled ones are dropped when met
+        self._deadlines: dict[int, DurableTimer] = {}
+        self._signals: list[tuple[str, bytes | None]] = []  # received and not consumed, in order
+        self._waits: list[tuple[str, asyncio.Future[bytes | None]]] = []
+        self._random: Random | None = None
+        self._events: list[Event] = []
+        self._scheduled: list[ScheduledActivity] = []
+        self._resolved: list[int] = []
+        self._logs: list[LogLine] = []
+
+    # --- what the execution calls -------------------------------------------------------------------------------------
+
+    def begin(self, arguments: bytes, at: datetime) -> Turn:
+        """Run a new workflow's first turn."""
+        return self.turn((Answer(EventType.STARTED, name=self.info.workflow, payload=arguments),), at)
+
+    def replay(self, history: Sequence[Event]) -> None:
+        """Bring the workflow to where its history left it.
+
+        Commands beyond the journaled ones (code that grew at its end) are kept for the next turn.
+
+        Raises:
+            Drift: the code does not fit; the machine is halted.
+        """
+        self._history = history
+        self._cursor = 0
+        self._is_silent = True
+        while self._cursor < len(history) and self._stuck is None:
+            event = history[self._cursor]
+            if event.type in COMMANDS or event.type in ENDINGS:
+                raise self._drifted(event, "nothing more of the code")
+            self._cursor += 1
+            self.last_seq = event.seq
+            if not self.expects(event):
+                raise self._drifted(event, "no such command open")
+            self._deliver(event, event.at)
+            if self._drift is not None:
+                raise self._drift
+        self._history = ()
+        self._is_silent = False
+        self._resolved.clear()  # what history withdrew, its own commits have deleted
+
+    def turn(self, answers: Iterable[Answer], at: datetime) -> Turn:
+        """Deliver answers, then the timers that are due, and return everything that this changed.
+
+        Answers to commands that are resolved or withdrawn by then are dropped without a trace. Once the workflow has
+        ended, nothing more is delivered.
+        """
+        at = max(at, self.now)
+        for answer in answers:
+            if self._is_over:
+                break
+            if self.expects(answer):
+                self._journal(answer, at)
+                self._deliver(answer, at)
+        while not self._is_over and (timer := self._due(at)) is not None:
+            answer = Answer(EventType.TIMER_FIRED, command_id=timer.command_id)
+            self._journal(answer, at)
+            self._deliver(answer, at)
+        return self._take_turn()
+
+    def expects(self, answer: Answer | Event) -> bool:
+        """Tell whether an answer can still be delivered."""
+        match answer.type:
+            case EventType.ACTIVITY_COMPLETED | EventType.ACTIVITY_FAILED:
+                return answer.command_id in self._open
+            case EventType.TIMER_FIRED:
+                return answer.command_id in self._deadlines
+            case EventType.STARTED:
+                return self._main is None
+            case _:
+                return self._main is not None
+
+    @property
+    def deadline(self) -> datetime | None:
+        """The earliest open timer."""
+        while self._timers and self._timers[0][1] not in self._deadlines:
+            heapq.heappop(self._timers)
+        if not self._timers or self._timers[0][0] == NEVER:
+            return None
+        return self._timers[0][0]
+
+    @property
+    def open_activities(self) -> frozenset[int]:
+        """The commands of activities that are not answered yet."""
+        return frozenset(self._open)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether replay found the code asking for more than the journal holds."""
+        return bool(self._events) or self._is_over
+
+    @property
+    def waits_for(self) -> tuple[str, ...]:
+        """The names of the signals that are waited for."""
+        return tuple(name for name, future in self._waits if not future.done())
+
+    def close(self) -> None:
+        """Give the workflow up: its `finally:` blocks run now, and nothing that they try has an effect."""
+        self._loop.shut()
+        self._open.clear()
+        self._deadlines.clear()
+        self._timers.clear()
+        self._waits.clear()
+        self._main = None
+
+    # --- what workflow code calls, through definitions and context ----------------------------------------------------
+
+    def next_command_id(self) -> int:
+        """Take the identity of a command, at the moment it is asked for."""
+        self._commands += 1
+        return self._commands
+
+    async def activity(self, command: Command, options: TaskOptions) -> bytes | Failure:
+        """Command an activity and wait for its answer; a wait that is cancelled withdraws it."""
+        is_new = not self._is_replaying
+        event = self._match_or_append(command)
+        future: asyncio.Future[bytes | Failure] = self._loop.create_future()
+        if event is None:  # halted: nothing is awaited any more
+            return await future
+        self._open[command.command_id] = future
+        if is_new:
+            name, arguments = command.name or "", command.payload or b""
+            self._scheduled.append(
+                ScheduledActivity(command.command_id, event.seq, name, arguments, options, command.key)
+            )
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if self._open.pop(command.command_id, None) is not None:
+                self._resolve(command.command_id)
+            raise
+
+    async def side_effect(self, make: Callable[[], bytes]) -> bytes:
+        """Return the journaled value of a side effect, or make and journal it."""
+        command = Command(EventType.SIDE_EFFECT_RECORDED, self.next_command_id())
+        if not self._is_replaying and not self._loop.is_halted:
+            command = replace(command, payload=make())
+        event = self._match_or_append(command)
+        if event is None:
+            return await self._loop.create_future()  # type: ignore[no-any-return]  # halted: it never comes
+        return event.payload or b"null"
+
+    async def signal(self, name: str) -> bytes | None:
+        """Take the oldest unconsumed signal of this name, or wait for the next; a cancelled wait consumes nothing."""
+        for index, (received, payload) in enumerate(self._signals):
+            if received == name:
+                del self._signals[index]
+                return payload
+        future: asyncio.Future[bytes | None] = self._loop.create_future()
+        wait = (name, future)
+        self._waits.append(wait)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():  # it was served and cancelled in the same drive
+                self._give_back(name, future.result())
+            raise
+        finally:
+            if wait in self._waits:
+                self._waits.remove(wait)
+
+    @property
+    def random(self) -> Random:
+        """The run's one source of randomness, seeded by run id and generation."""
+        if self._random is None:
+            self._random = Random(f"{self.info.run_id}/{self.info.generation}")
+        return self._random
+
+    def log(self, line: LogLine) -> None:
+        """Say something once: not on replay, and only if the turn is committed."""
+        if not self._is_silent:
+            self._logs.append(line)
+
+    # --- what the loop calls ------------------------------------------------------------------------------------------
+
+    def timer_started(self, timer: DurableTimer) -> None:
+        """Journal a deadline; the journaled one stands on replay."""
+        timer.command_id = self.next_command_id()
+        deadline = _moment(timer.when())
+        event = self._match_or_append(
+            Command(EventType.TIMER_STARTED, timer.command_id, payload=json.dumps(deadline.isoformat()).encode())
+        )
+        if event is not None:
+            journaled = datetime.fromisoformat(json.loads(event.payload or b'""'))
+            self._deadlines[timer.command_id] = timer
+            heapq.heappush(self._timers, (journaled, timer.command_id, timer))
+
+    def timer_cancelled(self, timer: DurableTimer) -> None:
+        """Forget a deadline."""
+        self._deadlines.pop(timer.command_id, None)
+
+    def misused(self, error: NondeterminismError) -> None:
+        """Block the run, whatever the code does with the error."""
+        self._stuck = self._stuck or f"{error} ({call_site() or 'no source site'})"
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _is_replaying(self) -> bool:
+        return self._cursor < len(self._history)
+
+    @property
+    def _is_over(self) -> bool:
+        return self.outcome is not None or self._stuck is not None
+
+    def _journal(self, answer: Answer, at: datetime) -> None:
+        self.last_seq += 1
+        self._events.append(
+            Event(self.last_seq, answer.type, at, answer.command_id, answer.message_id, answer.name, answer.payload)
+        )
+        if answer.type in (EventType.ACTIVITY_COMPLETED, EventType.ACTIVITY_FAILED) and answer.command_id is not None:
+            self._resolve(answer.command_id)
+
+    def _match_or_append(self, command: Command) -> Event | None:
+        """Return the journaled event of a command, or a new one; None when code and history have parted."""
+        if self._loop.is_shut:
+            raise ExecutionClosed
+        if self._loop.is_halted:
+            return None
+        if not self._is_replaying:
+            return self._append(command)
+        expected = self._history[self._cursor]
+        if not matches(command, expected):
+            self._drifted(expected, describe(command), site=call_site())
+            return None
+        self._cursor += 1
+        self.last_seq = expected.seq
+        return expected
+
+    def _append(self, command: Command) -> Event:
+        self.last_seq += 1
+        event = Event(
+            self.last_seq, command.type, self.now, command.command_id, None, command.name, command.payload, command.key
+        )
+        self._events.append(event)
+        return event
+
+    def _drifted(self, expected: Event, found: str, *, site: str | None = None) -> Drift:
+        if self._drift is None:
+            self._drift = Drift(
+                seq=expected.seq, expected=describe(expected), found=found, site=site, run_id=self.info.run_id
+            )
+        self._loop.is_halted = True
+        return self._drift
+
+    def _resolve(self, command_id: int) -> None:
+        self._scheduled = [scheduled for scheduled in self._scheduled if scheduled.command_id != command_id]
+        self._resolved.append(command_id)
+
+    def _deliver(self, answer: Answer | Event, at: datetime) -> None:
+        self.now = at
+        self._loop.now_seconds = max(at.timestamp(), self._loop.now_seconds)
+        match answer.type:
+            case EventType.STARTED:
+                self._start(answer.payload or b"{}")
+            case EventType.ACTIVITY_COMPLETED:
+                self._answer(answer.command_id, answer.payload or b"null")
+            case EventType.ACTIVITY_FAILED:
+                self._answer(answer.command_id, Failure.decode(answer.payload or b"{}"))
+            case EventType.TIMER_FIRED:
+                self._loop.fire(self._deadlines.pop(answer.command_id or 0))
+            case EventType.SIGNAL_RECEIVED:
+                self._receive(answer.name or "", answer.payload)
+        self._drive()
+
+    def _start(self, arguments: bytes) -> None:
+        try:
+            coroutine = self._body.open(arguments)
+        except DurableValueError as error:  # the journaled input no longer fits the parameters: better code may come
+            coroutine = _raise(error)
+            self._stuck = f"the journaled input cannot be read by this code: {error}"
+        self._main = self._loop.create_task(coroutine, name="workflow", context=contextvars.Context())
+
+    def _answer(self, command_id: int | None, value: bytes | Failure) -> None:
+        future = self._open.pop(command_id or 0)
+        if not future.done():
+            future.set_result(value)
+
+    def _receive(self, name: str, payload: bytes | None) -> None:
+        for index, (wanted, future) in enumerate(self._waits):
+            if wanted == name and not future.done():
+                del self._waits[index]
+                future.set_result(payload)
+                return
+        self._signals.append((name, payload))
+
+    def _give_back(self, name: str, payload: bytes | None) -> None:
+        """Put a signal that nobody got to see back at the head of its queue, or serve who waits next."""
+        for index, (wanted, future) in enumerate(self._waits):
+            if wanted == name and not future.done():
+                del self._waits[index]
+                future.set_result(payload)
+                return
+        self._signals.insert(0, (name, payload))
+
+    def _due(self, at: datetime) -> DurableTimer | None:
+        deadline = self.deadline
+        return self._timers[0][2] if deadline is not None and deadline <= at else None
+
+    def _drive(self) -> None:
+        assert self._main is not None
+        if self._stuck is not None:
+            return
+        try:
+            contextvars.Context().run(self._loop.drive, self._main)
+        except NotQuiescent:
+            self._stuck = "the workflow never waits: it kept itself busy without commanding or awaiting anything"
+            return
+        except SystemExit as error:
+            self._stuck = f"the workflow tried to end the process: SystemExit({error.code})"
+            return
+        if self._main.done() and not self._loop.is_halted and self._stuck is None:
+            self._conclude(self._main)
+
+    def _conclude(self, main: asyncio.Task[Any]) -> None:
+        outcome = self._judge(main)
+        if isinstance(outcome, Stuck):
+            self._stuck = outcome.reason
+            return
+        ending, payload = (
+            (EventType.COMPLETED, outcome.payload)
+            if isinstance(outcome, Completed)
+            else (EventType.FAILED, outcome.failure.encode())
+        )
+        if self._is_replaying:
+            expected = self._history[self._cursor]
+            if expected.type is not ending or not self._same_ending(payload, expected):
+                self._drifted(expected, f"the workflow {ending.value} with {payload[:200]!r}")
+                return
+            self._cursor += 1
+            self.last_seq = expected.seq
+            if self._is_replaying:
+                self._drifted(self._history[self._cursor], "the end of the workflow")
+                return
+        else:
+            self.last_seq += 1
+            self._events.append(Event(self.last_seq, ending, self.now, payload=payload))
+        self.outcome = outcome
+
+    def _judge(self, main: asyncio.Task[Any]) -> Outcome:
+        if main.cancelled():
+            return Failed(failure_of(asyncio.CancelledError("the workflow cancelled itself")))
+        error = main.exception()
+        if error is None:
+            try:
+                return Completed(self._body.seal(main.result()))
+            except DurableValueError as unstorable:
+                return Failed(failure_of(unstorable))
+        if self._body.fails_on(error):
+            return Failed(failure_of(error))
+        failure = failure_of(error)
+        return Stuck(f"{failure.type}: {failure.message}\n{failure.traceback or ''}")
+
+    def _same_ending(self, payload: bytes, expected: Event) -> bool:
+        if expected.type is EventType.FAILED:  # tracebacks name lines, so errors are compared by what they are
+            old, new = Failure.decode(expected.payload or b"{}"), Failure.decode(payload)
+            return (old.type, old.message) == (new.type, new.message)
+        return same_input(payload, expected.payload, None)
+
+    def _take_turn(self) -> Turn:
+        outcome: Outcome | None = Stuck(self._stuck) if self._stuck is not None else self.outcome
+        turn = Turn(
+            tuple(self._events),
+            tuple(self._scheduled) if outcome is None else (),
+            tuple(self._resolved),
+            self.deadline if outcome is None else None,
+            outcome,
+            tuple(self._logs),
+        )
+        self._events.clear()
+        self._scheduled.clear()
+        self._resolved.clear()
+        self._logs.clear()
+        return turn
+
+
+def _moment(when: float) -> datetime:
+    try:
+        return datetime.fromtimestamp(when, UTC)
+    except (OverflowError, ValueError):
+        return NEVER
+
+
+async def _raise(error: Exception) -> None:
+    raise error

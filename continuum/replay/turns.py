@@ -1,0 +1,102 @@
+"""What the machine is given and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from continuum.model.events import Event
+from continuum.model.failure import Failure
+from continuum.model.tasks import TaskOptions
+
+
+class Body(Protocol):
+    """A workflow's code, as the machine sees it: bytes in, bytes out."""
+
+    def open(self, arguments: bytes) -> Coroutine[Any, Any, Any]:
+        """Decode the journaled arguments and call the function (which does not run yet)."""
+        ...
+
+    def seal(self, result: Any) -> bytes:
+        """Validate and encode what the function returned."""
+        ...
+
+    def fails_on(self, error: BaseException) -> bool:
+        """Tell whether this exception fails the run; otherwise it is a bug that blocks it until the code is mended."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What a workflow may know about itself: only what replays equal."""
+
+    run_id: str
+    workflow: str
+    version: int
+    generation: int
+    namespace: str
+    instance: str
+    started_at: datetime
+    parent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledActivity:
+    """An activity that the turn asked for and still wants."""
+
+    command_id: int
+    seq: int
+    activity: str
+    arguments: bytes
+    options: TaskOptions
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """What `continuum.log` was asked to say; said once the turn has been committed."""
+
+    level: int
+    message: str
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The workflow returned."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The workflow raised."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """The code must be mended before the run can go on; nothing of the turn may be written."""
+
+    reason: str
+
+
+Outcome = Completed | Failed | Stuck
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One drive of the workflow: what it journaled, in order, and what it asked for.
+
+    `resolved` names the activities whose tasks go: answered, or no longer wanted. `deadline` is the earliest open timer.
+    """
+
+    events: tuple[Event, ...]
+    scheduled: tuple[ScheduledActivity, ...]
+    resolved: tuple[int, ...]
+    deadline: datetime | None
+    outcome: Outcome | None
+    logs: tuple[LogLine, ...] = ()
