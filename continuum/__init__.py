@@ -1,1 +1,171 @@
-"""Continuum: durable execution for teams who already run FastAPI and SQLAlchemy."""
+"""Continuum: durable execution for teams who already run FastAPI and SQLAlchemy.
+
+    @activity                                   an effect, performed at least once, journaled once
+    @workflow                                   an `async def` that survives its process
+    children(name=..., engine=...)              the components of an instance, for the host's lifespan
+    start, signal, cancel, await_run, ...       the verbs
+"""
+
+from continuum.client.reading import HistoryEvent, Page
+from continuum.codec import PayloadCodec, PayloadContext
+from continuum.composition.building import application, children
+from continuum.composition.children import Children
+from continuum.composition.instance import Instance, Readiness
+from continuum.composition.verbs import (
+    await_run,
+    cancel,
+    drain,
+    get_run,
+    history,
+    instance,
+    lifespan,
+    list_runs,
+    migrate,
+    readiness,
+    resolve,
+    signal,
+    start,
+    start_many,
+)
+from continuum.definitions.activity import Activity, activity
+from continuum.definitions.calls import Call
+from continuum.definitions.handles import RunHandle, resolve_verbs_with
+from continuum.definitions.workflow import Workflow, workflow
+from continuum.errors import (
+    ActivityError,
+    ActivityFailed,
+    ActivityTimedOut,
+    ConfigurationError,
+    ContinuumError,
+    DefinitionError,
+    DuplicateDefinition,
+    DurableValueError,
+    IdempotencyConflict,
+    InputInvalid,
+    InstanceDraining,
+    InstanceNotRegistered,
+    InstanceNotStarted,
+    JournalUnavailable,
+    NondeterminismError,
+    NotAllowedHere,
+    NotInWorkflow,
+    PayloadTooLarge,
+    Problem,
+    ResultTimedOut,
+    RunBlocked,
+    RunCancelled,
+    RunExists,
+    RunFailed,
+    RunNotActive,
+    RunNotFound,
+    SchemaNotReady,
+    SchemaTaken,
+    SignalInvalid,
+    SignalTimedOut,
+    WorkflowNotFound,
+    WrongEventLoop,
+)
+from continuum.model.failure import Failure
+from continuum.model.policy import Retry
+from continuum.model.runs import Run
+from continuum.model.states import RunState
+from continuum.replay.context import (
+    in_workflow,
+    info,
+    log,
+    now,
+    random,
+    side_effect,
+    today,
+    uuid4,
+    wait_signal,
+)
+from continuum.replay.matching import Drift
+from continuum.replay.turns import RunInfo
+from continuum.runtime.activity_context import ActivityContext, activity_context
+from continuum.runtime.component import Component
+
+resolve_verbs_with(resolve)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Activity",
+    "ActivityContext",
+    "ActivityError",
+    "ActivityFailed",
+    "ActivityTimedOut",
+    "Call",
+    "Children",
+    "Component",
+    "ConfigurationError",
+    "ContinuumError",
+    "DefinitionError",
+    "Drift",
+    "DuplicateDefinition",
+    "DurableValueError",
+    "Failure",
+    "HistoryEvent",
+    "IdempotencyConflict",
+    "InputInvalid",
+    "Instance",
+    "InstanceDraining",
+    "InstanceNotRegistered",
+    "InstanceNotStarted",
+    "JournalUnavailable",
+    "NondeterminismError",
+    "NotAllowedHere",
+    "NotInWorkflow",
+    "Page",
+    "PayloadCodec",
+    "PayloadContext",
+    "PayloadTooLarge",
+    "Problem",
+    "Readiness",
+    "ResultTimedOut",
+    "Retry",
+    "Run",
+    "RunBlocked",
+    "RunCancelled",
+    "RunExists",
+    "RunFailed",
+    "RunHandle",
+    "RunInfo",
+    "RunNotActive",
+    "RunNotFound",
+    "RunState",
+    "SchemaNotReady",
+    "SchemaTaken",
+    "SignalInvalid",
+    "SignalTimedOut",
+    "Workflow",
+    "WorkflowNotFound",
+    "WrongEventLoop",
+    "activity",
+    "activity_context",
+    "application",
+    "await_run",
+    "cancel",
+    "children",
+    "drain",
+    "get_run",
+    "history",
+    "in_workflow",
+    "info",
+    "instance",
+    "lifespan",
+    "list_runs",
+    "log",
+    "migrate",
+    "now",
+    "random",
+    "readiness",
+    "side_effect",
+    "signal",
+    "start",
+    "start_many",
+    "today",
+    "uuid4",
+    "wait_signal",
+    "workflow",
+]

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, Self
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -112,7 +112,12 @@ class VirtualClock:
     async def sleep(self, seconds: float) -> None:
         """Wait until the clock has been moved that far."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        planned = self.call_later(seconds, lambda: future.done() or future.set_result(None))
+
+        def wake() -> None:
+            if not future.done():  # else it was cancelled, and its task has not heard of it yet
+                future.set_result(None)
+
+        planned = self.call_later(seconds, wake)
         try:
             await future
         finally:
@@ -154,7 +159,7 @@ class _VirtualTimeout:
         self._inner = asyncio.timeout(None)
         self._planned: Cancellable | None = None
 
-    async def __aenter__(self) -> _VirtualTimeout:
+    async def __aenter__(self) -> Self:
         await self._inner.__aenter__()
         if self._seconds is not None:
             loop = asyncio.get_running_loop()
@@ -163,7 +168,7 @@ class _VirtualTimeout:
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
         if self._planned is not None:
             self._planned.cancel()
-        return await self._inner.__aexit__(kind, error, trace)
+        await self._inner.__aexit__(kind, error, trace)

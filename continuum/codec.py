@@ -13,11 +13,11 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, NotRequired, Protocol
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import CoreConfig, PydanticSerializationError, SchemaSerializer, to_json
-from typing_extensions import NotRequired, TypedDict
+from pydantic_core import CoreConfig, PydanticSerializationError, SchemaSerializer, from_json, to_json
+from typing_extensions import TypedDict
 
 from continuum.errors import DefinitionError, DurableValueError, InputInvalid, PayloadTooLarge, Problem, SignalInvalid
 
@@ -43,8 +43,10 @@ class Shape:
             DurableValueError: it does not fit the annotation, or cannot be written as JSON and read again.
         """
         try:
-            payload = self._adapter.dump_json(self._adapter.validate_python(value), round_trip=True, warnings="error")
-            if type(value) not in _PLAIN:
+            # By name, whatever the model says: only then can it be read whatever the aliases are.
+            valid = self._adapter.validate_python(value)
+            payload = self._adapter.dump_json(valid, by_alias=False, round_trip=True, warnings="error")
+            if not _is_plain(value):
                 self._read(payload)
         except ValidationError as error:
             raise _unfit(error, self.annotation) from error
@@ -71,18 +73,26 @@ class Shape:
         return self._adapter.validate_json(payload, by_alias=True, by_name=True)
 
 
-_PLAIN = frozenset({str, int, bool, type(None)})
+_PLAIN = frozenset({str, bool, type(None)})
+_INTEGER_MAX = 1 << 63  # what JSON readers take is bounded; ours takes some thousand digits
+
+
+def _is_plain(value: Any) -> bool:
+    """Tell whether what is written of a value can be read again for sure."""
+    kind = type(value)
+    return kind in _PLAIN or (kind is int and -_INTEGER_MAX < value < _INTEGER_MAX)
 
 
 @lru_cache(maxsize=4_096)
-def _cached_shape(annotation: Any) -> Shape:
+def _cached_shape(annotation: Any, _written: str) -> Shape:
     return Shape(annotation)
 
 
 def shape_of(annotation: Any) -> Shape:
     """Return the shape of an annotation, made once."""
     try:
-        return _cached_shape(annotation)
+        # `A | B` equals `B | A`, but which of two similar models is read depends on the order.
+        return _cached_shape(annotation, repr(annotation))
     except TypeError:  # an unhashable annotation, such as Annotated[int, [..]]
         return Shape(annotation)
 
@@ -116,9 +126,12 @@ class Parameters:
         self._positional = tuple(
             name for name, parameter in signature.parameters.items() if parameter.kind is not parameter.KEYWORD_ONLY
         )
-        arguments: Any = TypedDict("Arguments", fields)  # type: ignore[operator]
+        make: Any = TypedDict  # for type checkers it is no function
+        arguments = make("Arguments", fields)
         arguments.__pydantic_config__ = _CONFIG  # a TypedDict brings its own configuration
         self._adapter = _adapter(arguments)
+        if not self._adapter.pydantic_complete:
+            raise NameError(f"a model among the parameters of {function}() uses a type that is not defined")
         # pydantic's adapter of a TypedDict reads that configuration, but does not write by it.
         self._writer = SchemaSerializer(self._adapter.core_schema, _CORE_CONFIG)
 
@@ -134,15 +147,11 @@ class Parameters:
     def encode_named(self, arguments: Mapping[str, Any]) -> bytes:
         """Write arguments given by name; see `encode`."""
         named = {**self._defaults, **arguments} if self._defaults else dict(arguments)
-        unknown = [name for name in named if name not in self._signature.parameters]
-        if unknown:
-            known = ", ".join(self._signature.parameters) or "none"
-            problems = [Problem(f"/{name}", "no such parameter") for name in unknown]
-            raise InputInvalid(f"{self.function}() has no parameter {unknown[0]!r}; it has: {known}", problems=problems)
+        self._refuse_unknown(named)
         try:
             valid = self._adapter.validate_python(named, by_alias=True, by_name=True)
-            payload = self._writer.to_json(valid, round_trip=True, warnings="error")
-            if not all(type(value) in _PLAIN for value in named.values()):
+            payload = self._writer.to_json(valid, by_alias=False, round_trip=True, warnings="error")
+            if not all(map(_is_plain, named.values())):
                 self._read(payload)
         except ValidationError as error:
             raise _misfit(error, self.function) from error
@@ -153,9 +162,11 @@ class Parameters:
     def encode_json(self, body: bytes) -> bytes:
         """Validate arguments that arrive as a JSON object; see `encode`."""
         try:
-            return self.encode_named(typing.cast("dict[str, Any]", self._read(body)))
+            arguments = self._read(body)
         except ValidationError as error:
             raise _misfit(error, self.function) from error
+        self._refuse_unknown(from_json(body))  # reading passes them over, for the sake of old histories
+        return self.encode_named(arguments)
 
     def decode(self, payload: bytes) -> dict[str, Any]:
         """Read what `encode` wrote.
@@ -174,12 +185,19 @@ class Parameters:
 
     def call(self, fn: Callable[..., Any], payload: bytes, *first: Any) -> Any:
         """Call `fn` with decoded arguments, after those in `first`."""
-        arguments = self.decode(payload)
-        positional = [arguments.pop(name) for name in self._positional if name in arguments]
+        arguments = {**self._defaults, **self.decode(payload)}
+        positional = [arguments.pop(name) for name in self._positional]
         return fn(*first, *positional, **arguments)
 
     def _read(self, payload: bytes) -> dict[str, Any]:
         return typing.cast("dict[str, Any]", self._adapter.validate_json(payload, by_alias=True, by_name=True))
+
+    def _refuse_unknown(self, arguments: Mapping[str, Any]) -> None:
+        unknown = [name for name in arguments if name not in self._signature.parameters]
+        if unknown:
+            known = ", ".join(self._signature.parameters) or "none"
+            problems = [Problem(_pointer((name,)), "no such parameter") for name in unknown]
+            raise InputInvalid(f"{self.function}() has no parameter {unknown[0]!r}; it has: {known}", problems=problems)
 
     def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
         if not kwargs and len(args) == len(self._positional) == len(self._signature.parameters):
@@ -260,7 +278,9 @@ def _pointer(location: tuple[int | str, ...]) -> str:
 
 
 def _problems(error: ValidationError) -> list[Problem]:
-    return [Problem(_pointer(item["loc"]), item["msg"]) for item in error.errors(include_url=False, include_input=False)]
+    return [
+        Problem(_pointer(item["loc"]), item["msg"]) for item in error.errors(include_url=False, include_input=False)
+    ]
 
 
 def _misfit(error: ValidationError, function: str) -> InputInvalid:
@@ -271,7 +291,9 @@ def _misfit(error: ValidationError, function: str) -> InputInvalid:
 
 def _unfit(error: ValidationError, what: Any) -> DurableValueError:
     first = _problems(error)[0]
-    return DurableValueError(f"the value does not fit {what} at {first.pointer or '/'}: {first.message}", path=first.pointer)
+    return DurableValueError(
+        f"the value does not fit {what} at {first.pointer or '/'}: {first.message}", path=first.pointer
+    )
 
 
 def _unwritable(value: Any, error: Exception) -> DurableValueError:
@@ -283,6 +305,9 @@ def _unwritable(value: Any, error: Exception) -> DurableValueError:
     )
 
 
+_DEPTH_MAX = 32  # a longer pointer helps nobody; a circle has no end
+
+
 def _culprit(value: Any, path: tuple[int | str, ...], depth: int) -> tuple[int | str, ...]:
     """Find the innermost part that JSON refuses; only walked when something was refused."""
     parts: list[tuple[int | str, Any]] = []
@@ -292,7 +317,7 @@ def _culprit(value: Any, path: tuple[int | str, ...], depth: int) -> tuple[int |
         parts = list(enumerate(value))
     elif hasattr(value, "__dict__") and not isinstance(value, type):
         parts = list(vars(value).items())
-    for key, part in parts if depth < 32 else ():
+    for key, part in parts if depth < _DEPTH_MAX else ():
         if isinstance(part, float) and not math.isfinite(part):
             return (*path, key)
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 
@@ -136,16 +137,46 @@ class ActivityError(ContinuumError):
     Args:
         details: any JSON-able value, at most `details_max` bytes; arrives as `ActivityFailed.details`.
         retryable: `False` gives up at once, whatever the policy says.
-        retry_after: seconds until the next attempt, instead of the policy's back-off.
+        retry_after: seconds or timedelta until the next attempt, instead of the policy's back-off.
     """
 
     def __init__(
-        self, message: str, *, details: Any = None, retryable: bool = True, retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        details: Any = None,
+        retryable: bool = True,
+        retry_after: float | timedelta | None = None,
     ) -> None:
         super().__init__(message)
         self.details = details
         self.retryable = retryable
         self.retry_after = retry_after
+
+
+class SideEffectFailed(ContinuumError):
+    """The function of a `side_effect` raised; its error crossed the journal as data, live as on replay.
+
+    `type` is `module.qualname` of what it raised, `remote_traceback` the text of its traceback.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        type: str = "",
+        causes: Sequence[str] = (),
+        remote_traceback: str | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        super().__init__(message, run_id=run_id)
+        self.type = type
+        self.causes = tuple(causes)
+        self.remote_traceback = remote_traceback
+
+    def caused_by(self, error: type[BaseException] | str) -> bool:
+        """Tell whether the function raised `error` or a subclass of it (a class, or its `module.qualname`)."""
+        return _type_name(error) in self.causes
 
 
 class SignalTimedOut(ContinuumError, TimeoutError):

@@ -18,7 +18,8 @@ logger.addHandler(logging.NullHandler())
 @dataclass(frozen=True, slots=True)
 class TelemetryEvent:
     """`name` is dotted (`run.completed`); `measurements` are numbers with their unit in the key, like `delay_seconds`;
-    `metadata` always holds `instance`."""
+    `metadata` always holds `instance`.
+    """
 
     name: str
     measurements: Mapping[str, float]
@@ -44,7 +45,7 @@ def attach(handler: Handler, events: Collection[str] | None = None) -> None:
 def detach(handler: Handler) -> None:
     """Stop calling `handler`; harmless if it is not attached."""
     _handlers.pop(handler, None)
-    _reported.difference_update([entry for entry in _reported if entry[0] is handler])
+    _reported.difference_update([entry for entry in _reported if entry[0] == handler])
 
 
 class Emitter:

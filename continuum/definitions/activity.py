@@ -35,6 +35,7 @@ class Unset(Enum):
 
 
 UNSET = Unset.UNSET
+PRIORITY_MAX = 32_767  # the column is a smallint
 
 
 class Activity(Generic[P, R_co]):
@@ -87,6 +88,7 @@ class Activity(Generic[P, R_co]):
             payload=parameters.encode(args, kwargs),
             key=self._key(args, kwargs),
             recode=parameters.recode,
+            decode=parameters.decode,
         )
         return self._inside(machine, command)
 
@@ -98,11 +100,11 @@ class Activity(Generic[P, R_co]):
         self,
         *,
         retry: Retry | Unset = UNSET,
-        timeout: Duration | None | Unset = UNSET,
-        heartbeat_timeout: Duration | None | Unset = UNSET,
+        timeout: Duration | Unset | None = UNSET,
+        heartbeat_timeout: Duration | Unset | None = UNSET,
         queue: str | Unset = UNSET,
         priority: int | Unset = UNSET,
-        idempotency_key: IdempotencyKey | None | Unset = UNSET,
+        idempotency_key: IdempotencyKey | Unset | None = UNSET,
     ) -> Activity[P, R_co]:
         """Return the same activity with other options; what is left out is inherited, None means none.
 
@@ -127,7 +129,7 @@ class Activity(Generic[P, R_co]):
         answer = await machine.activity(command, self.task_options)
         if isinstance(answer, Failure):
             raise _raised(answer, self.name, machine.info.run_id)
-        result: R_co = self.signature.result.decode(answer)
+        result: R_co = machine.decode(self.signature.result, answer, f"the journaled result of {self.name}")
         return result
 
     async def _outside(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R_co:
@@ -136,8 +138,12 @@ class Activity(Generic[P, R_co]):
         return value
 
     def _key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-        key = self.idempotency_key
-        return key(*args, **kwargs) if callable(key) else key
+        key = self.idempotency_key(*args, **kwargs) if callable(self.idempotency_key) else self.idempotency_key
+        if key is not None and type(key) is not str:
+            raise DefinitionError(
+                f"activity {self.name}: idempotency_key must be a str or None, not {key!r}; say str(…)"
+            )
+        return key
 
 
 def _raised(failure: Failure, activity: str, run_id: str) -> ActivityFailed:
@@ -158,8 +164,8 @@ def _task_options(
     base: TaskOptions,
     *,
     retry: Retry | Unset,
-    timeout: Duration | None | Unset,
-    heartbeat_timeout: Duration | None | Unset,
+    timeout: Duration | Unset | None,
+    heartbeat_timeout: Duration | Unset | None,
     queue: str | Unset,
     priority: int | Unset,
 ) -> TaskOptions:
@@ -172,12 +178,12 @@ def _task_options(
         if value is not UNSET:
             given[f"{name}_seconds"] = None if value is None else _positive(value, name)
     if queue is not UNSET:
-        if not isinstance(queue, str) or not queue:
+        if type(queue) is not str or not queue:
             raise ConfigurationError(f"queue must be a name, not {queue!r}")
         given["queue"] = queue
     if priority is not UNSET:
-        if isinstance(priority, bool) or not isinstance(priority, int) or not -32_768 <= priority <= 32_767:
-            raise ConfigurationError(f"priority must be an integer between -32768 and 32767, not {priority!r}")
+        if type(priority) is not int or not -PRIORITY_MAX <= priority <= PRIORITY_MAX:
+            raise ConfigurationError(f"priority must be an integer, at most ±{PRIORITY_MAX}, not {priority!r}")
         given["priority"] = priority
     return replace(base, **given)
 
@@ -233,7 +239,7 @@ def activity(
         timeout: for one attempt, seconds or timedelta; None: never.
         heartbeat_timeout: longest silence between two `activity_context().heartbeat()`; None: not watched.
         queue: which limits and workers apply.
-        priority: higher first, -32768 to 32767.
+        priority: higher first, -32767 to 32767.
         idempotency_key: computed from the arguments; offered as `activity_context().idempotency_key` and part of what
             replay compares. By default the key is unique per call and the same for all of its attempts.
 
@@ -255,7 +261,9 @@ def activity(
     )
 
     def decorate(fn: Callable[..., Any]) -> Activity[..., Any]:
-        made: Activity[..., Any] = Activity(fn, name=name, options=options, idempotency_key=idempotency_key, scope=scope)
+        made: Activity[..., Any] = Activity(
+            fn, name=name, options=options, idempotency_key=idempotency_key, scope=scope
+        )
         catalog().add_activity(made)
         return made
 

@@ -54,10 +54,10 @@ class Catalog:
         Raises:
             DuplicateDefinition: another function claims the name and version.
         """
-        for name in (workflow.name, *workflow.aliases):
-            key = (name, workflow.version)
-            _refuse_other(self._workflows.get(key), workflow, f"workflow {name!r} version {workflow.version}")
-            self._workflows[key] = workflow
+        keys = [(name, workflow.version) for name in (workflow.name, *workflow.aliases)]
+        for name, version in keys:
+            _refuse_other(self._workflows.get((name, version)), workflow, f"workflow {name!r} version {version}")
+        self._workflows.update(dict.fromkeys(keys, workflow))
 
     def add_activity(self, activity: Definition) -> None:
         """Register an activity.
@@ -80,12 +80,21 @@ class Catalog:
         if found is None:
             which = f"{name!r}" if version is None else f"{name!r} version {version}"
             known = ", ".join(sorted({known for known, _ in self._workflows})) or "none"
-            raise WorkflowNotFound(f"no workflow {which} is registered in this process; import its module. Known: {known}")
+            raise WorkflowNotFound(
+                f"no workflow {which} is registered in this process; import its module. Known: {known}"
+            )
         return found
 
     def activity(self, name: str) -> Any | None:
         """Return an activity, or None if this process does not have it."""
         return self._activities.get(name)
+
+    def copy(self) -> Catalog:
+        """Return another catalog of the same definitions."""
+        other = Catalog()
+        other._workflows.update(self._workflows)
+        other._activities.update(self._activities)
+        return other
 
     @property
     def workflows(self) -> tuple[tuple[str, int], ...]:
@@ -97,10 +106,17 @@ class Catalog:
         """Every activity that can run here."""
         return tuple(sorted(self._activities))
 
+    @property
+    def declares_signals(self) -> bool:
+        """Whether any workflow declares the types of its signals."""
+        return any(workflow.signals for workflow in self._workflows.values())
+
 
 def _refuse_other(known: Definition | None, new: Definition, what: str) -> None:
     if known is not None and known.origin != new.origin:
-        raise DuplicateDefinition(f"{what} is defined by {known.origin} and again by {new.origin}; give one another name")
+        raise DuplicateDefinition(
+            f"{what} is defined by {known.origin} and again by {new.origin}; give one another name"
+        )
 
 
 _catalog = Catalog()
@@ -114,10 +130,8 @@ def catalog() -> Catalog:
 @contextmanager
 def scoped_catalog() -> Iterator[Catalog]:
     """Let definitions made inside be forgotten afterwards; what was there before stays visible."""
-    global _catalog
-    outer, _catalog = _catalog, Catalog()
-    _catalog._workflows.update(outer._workflows)
-    _catalog._activities.update(outer._activities)
+    global _catalog  # noqa: PLW0603  # the one per process, swapped for a test
+    outer, _catalog = _catalog, _catalog.copy()
     try:
         yield _catalog
     finally:

@@ -83,7 +83,7 @@ _resolve: Callable[[str | None], Verbs] | None = None
 
 def resolve_verbs_with(resolve: Callable[[str | None], Verbs]) -> None:
     """Tell handles made from definitions how to find an instance; called once, where instances are known."""
-    global _resolve
+    global _resolve  # noqa: PLW0603  # a floor below the instances, so it must be told
     _resolve = resolve
 
 

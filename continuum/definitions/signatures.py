@@ -6,6 +6,7 @@ import inspect
 import sys
 import typing
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
@@ -32,6 +33,10 @@ def _module_of(fn: Callable[..., Any]) -> str:
     return Path(file).stem if file else "__main__"
 
 
+class Unresolved(DefinitionError):
+    """Annotations use something that is not defined, or not yet."""
+
+
 class Signature:
     """A function's parameters and result as shapes.
 
@@ -41,30 +46,45 @@ class Signature:
     def __init__(self, fn: Callable[..., Any], kind: str, *, injected: int = 0, scope: FrameType | None = None) -> None:
         self._fn = fn
         self._kind = kind
-        self._scope: Mapping[str, Any] | None = dict(scope.f_locals) if scope is not None else None
+        self._scope: dict[str, Any] | None = dict(scope.f_locals) if scope is not None else None
         signature = inspect.signature(fn)
         kept = list(signature.parameters.values())[injected:]
         self._signature = signature.replace(parameters=kept)
         _refuse_unusable(fn, kind, self._signature)
-        try:
+        with suppress(Unresolved):
             _ = self.parameters, self.result
             self._scope = None
-        except NameError:
-            pass
 
     @cached_property
     def _hints(self) -> Mapping[str, Any]:
-        return typing.get_type_hints(self._fn, localns=self._scope, include_extras=True)  # type: ignore[arg-type]
+        try:
+            return typing.get_type_hints(self._fn, localns=self._scope, include_extras=True)
+        except (NameError, AttributeError) as error:
+            raise self._unresolved(error) from error
+        except (TypeError, SyntaxError) as error:
+            raise DefinitionError(f"{self._kind} {self._fn.__qualname__}: an annotation is no type: {error}") from error
 
     @cached_property
     def parameters(self) -> Parameters:
         """The arguments by name."""
-        return Parameters(self._fn.__qualname__, self._signature, self._hints)
+        try:
+            return Parameters(self._fn.__qualname__, self._signature, self._hints)
+        except NameError as error:
+            raise self._unresolved(error) from error
 
     @cached_property
     def result(self) -> Shape:
         """What is returned; without an annotation, plain JSON."""
-        return shape_of(self._hints.get("return", Any))
+        try:
+            return shape_of(self._hints.get("return", Any))
+        except NameError as error:
+            raise self._unresolved(error) from error
+
+    def _unresolved(self, error: Exception) -> Unresolved:
+        return Unresolved(
+            f"{self._kind} {self._fn.__qualname__}: its annotations use something that is not defined: {error}; "
+            "define or import it at the module's top level"
+        )
 
 
 def _refuse_unusable(fn: Callable[..., Any], kind: str, signature: inspect.Signature) -> None:

@@ -44,12 +44,14 @@ class Workflow(Generic[P, R_co]):
         refuse_wrong_kind(fn, "workflow")
         if not inspect.iscoroutinefunction(fn):
             raise DefinitionError(f"workflow {fn.__qualname__} must be an `async def`; blocking work is for activities")
-        if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        if type(version) is not int or version < 1:
             raise DefinitionError(f"workflow {fn.__qualname__}: version must be an integer from 1, not {version!r}")
         self.fn = fn
         self.origin = durable_name(fn)
         self.name = name or self.origin
         self.version = version
+        if isinstance(aliases, str):
+            raise DefinitionError(f"workflow {fn.__qualname__}: aliases takes a tuple of names: ({aliases!r},)")
         self.aliases = tuple(aliases)
         self.retention_seconds = None if retention is None else seconds(retention, name="retention")
         self.signals: Mapping[str, Shape] = {name: shape_of(kind) for name, kind in (signals or {}).items()}
@@ -63,7 +65,7 @@ class Workflow(Generic[P, R_co]):
     def __repr__(self) -> str:
         return f"<workflow {self.name} v{self.version}>"
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, None, R_co]:
+    def __call__(self, *_args: P.args, **_kwargs: P.kwargs) -> Coroutine[object, None, R_co]:
         """Raise: a workflow is started, not called."""
         self._refuse_call()
 
@@ -170,5 +172,3 @@ def workflow(
         return made
 
     return decorate if fn is None else decorate(fn)
-
-

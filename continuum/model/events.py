@@ -8,12 +8,12 @@ completed, failed, cancelled.
 
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
+from enum import StrEnum
 
 EVENT_FORMAT = 1  # written with every event; a node that meets a newer one leaves the run to others
 
 
-class EventType(str, Enum):
+class EventType(StrEnum):
     """What happened, as stored in `continuum_events.type`."""
 
     STARTED = "started"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import traceback
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from continuum.errors import ActivityError
@@ -60,7 +62,7 @@ def failure_of(error: BaseException, *, details_max: int = DETAILS_MAX) -> Failu
     """Describe an exception, bounded: nothing in it can be too large or impossible to journal."""
     details, retryable, retry_after = None, True, None
     if isinstance(error, ActivityError):
-        details, retryable, retry_after = _bounded(error.details, details_max), error.retryable, error.retry_after
+        details, retryable, retry_after = _bounded(error.details, details_max), error.retryable, _delay(error)
     return Failure(
         type=_name(type(error)),
         message=_text(error),
@@ -72,6 +74,13 @@ def failure_of(error: BaseException, *, details_max: int = DETAILS_MAX) -> Failu
     )
 
 
+def _delay(error: ActivityError) -> float | None:
+    after = error.retry_after
+    seconds = after.total_seconds() if isinstance(after, timedelta) else after
+    is_duration = isinstance(seconds, int | float) and 0 <= seconds < math.inf
+    return seconds if is_duration else None  # the policy's delay is better than a failure that cannot be recorded
+
+
 def _name(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
@@ -79,7 +88,7 @@ def _name(cls: type) -> str:
 def _text(error: BaseException) -> str:
     try:
         text = str(error)
-    except Exception as broken:  # a user's __str__ must not decide whether a failure can be recorded
+    except Exception as broken:  # noqa: BLE001  # a user's __str__ must not decide whether a failure can be recorded
         text = f"<{type(error).__name__} whose __str__ raised {type(broken).__name__}>"
     clean = text.encode("utf-8", "replace").decode()
     return clean if len(clean) <= MESSAGE_MAX else clean[: MESSAGE_MAX - 1] + "…"

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
+from enum import StrEnum
 
 MESSAGE_FORMAT = 1
 
 
-class MessageKind(str, Enum):
+class MessageKind(StrEnum):
     """What a message is, as stored in `continuum_inbox.kind`."""
 
     SIGNAL = "signal"

@@ -15,7 +15,7 @@ from continuum.model.failure import Failure
 Duration = float | timedelta
 
 
-def seconds(value: Duration, *, name: str) -> float:
+def seconds(value: object, *, name: str) -> float:
     """Read a duration given as seconds or timedelta; refuse what is negative or not a number."""
     if isinstance(value, bool) or not isinstance(value, int | float | timedelta):
         raise ConfigurationError(f"{name} must be seconds or a timedelta, not {value!r}")
@@ -61,11 +61,11 @@ class Retry:
         jitter: float = 0.1,
         non_retryable: Sequence[type[BaseException] | str] = (),
     ) -> None:
-        if isinstance(max_attempts, bool) or not isinstance(max_attempts, int) or max_attempts < 1:
+        if type(max_attempts) is not int or max_attempts < 1:
             raise ConfigurationError(f"Retry(max_attempts={max_attempts!r}): at least 1 attempt is needed")
-        if not isinstance(backoff, int | float) or not 1 <= backoff < math.inf:
+        if type(backoff) not in _NUMBERS or not 1 <= backoff < math.inf:
             raise ConfigurationError(f"Retry(backoff={backoff!r}): a factor of at least 1 is needed")
-        if not isinstance(jitter, int | float) or not 0 <= jitter <= 1:
+        if type(jitter) not in _NUMBERS or not 0 <= jitter <= 1:
             raise ConfigurationError(f"Retry(jitter={jitter!r}): a fraction between 0 and 1 is needed")
         first, cap = seconds(initial, name="Retry(initial=)"), seconds(max_delay, name="Retry(max_delay=)")
         if cap < first:
@@ -84,12 +84,16 @@ class Retry:
 
     def delay_seconds(self, attempt: int, draw: Random) -> float:
         """Return the seconds to wait after `attempt` (from 1) failed."""
-        # The exponent is bounded before the power is taken: 2.0 ** 2000 would be an OverflowError.
-        exponent = min(attempt - 1, 64 if self.backoff > 1 else 0)
-        delay = min(self.initial * self.backoff**exponent, self.max_delay)
+        try:
+            delay = min(self.initial * self.backoff ** (attempt - 1), self.max_delay)
+        except OverflowError:  # 2.0 ** 2000
+            delay = self.max_delay if self.initial else 0.0
         low = delay * (1 - self.jitter)
         high = min(delay * (1 + self.jitter), self.max_delay)
         return draw.uniform(low, high)
+
+
+_NUMBERS = (int, float)  # and not bool, which is an int too
 
 
 def _error_name(error: Any) -> str:

@@ -4,10 +4,10 @@ pending (never claimed) → running → suspended (parked: nothing to do until `
 or cancelled. `blocked` is recoverable: drift, missing code, repeated crashes; never a permanent failure.
 """
 
-from enum import Enum
+from enum import StrEnum
 
 
-class RunState(str, Enum):
+class RunState(StrEnum):
     """Where a run stands, as stored in `continuum_runs.state`."""
 
     PENDING = "pending"

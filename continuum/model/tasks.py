@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 
 from continuum.model.policy import Retry
@@ -121,4 +120,4 @@ class Beat:
 
     attempt: Attempt
     details: bytes | None
-    at: datetime | None = None
+    activity: str | None = None

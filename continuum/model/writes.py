@@ -44,6 +44,13 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class StartMany:
+    """Insert many unleased runs, all or none; it travels alone in its batch."""
+
+    starts: tuple[Start, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ReadMessage:
     """A message that a commit consumes: deleted, or kept as a tombstone when it had a delivery id."""
 
@@ -116,7 +123,7 @@ class FreeTask:
     attempt: Attempt
 
 
-Write = Start | Commit | Post | Finish | RetryTask | FreeTask
+Write = Start | StartMany | Commit | Post | Finish | RetryTask | FreeTask
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------------------

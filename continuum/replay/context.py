@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 from typing_extensions import TypeForm
 
 from continuum import codec
-from continuum.errors import NotInWorkflow, SignalTimedOut
+from continuum.errors import ContinuumError, DurableValueError, NotInWorkflow, SideEffectFailed, SignalTimedOut
+from continuum.model.failure import Failure
 from continuum.model.policy import Duration, seconds
 from continuum.replay.loop import WorkflowLoop
 from continuum.replay.machine import Machine
@@ -116,10 +117,30 @@ async def side_effect(fn: Callable[[], T]) -> T:
     Raises:
         NotInWorkflow: outside of a workflow.
         DurableValueError: the value cannot be journaled; the path points at the culprit.
+        SideEffectFailed: `fn` raised; that is journaled too.
     """
     machine = _machine("side_effect()")
     shape = codec.returned_by(fn)
-    return shape.decode(await machine.side_effect(lambda: shape.encode(fn())))  # type: ignore[no-any-return]
+    journaled = await machine.side_effect(lambda: shape.encode(fn()))
+    if isinstance(journaled, Failure):
+        raise _failed(journaled, machine.info.run_id)
+    return machine.decode(shape, journaled, "the journaled value of a side effect")  # type: ignore[no-any-return]
+
+
+def _failed(failure: Failure, run_id: str) -> ContinuumError:
+    """Return the same error live and on replay: made from what was journaled."""
+    if failure.type in _UNSTORABLE:
+        return DurableValueError(failure.message, path=failure.details or "", run_id=run_id)
+    return SideEffectFailed(
+        f"a side effect failed: {failure.type}: {failure.message}",
+        type=failure.type,
+        causes=failure.causes,
+        remote_traceback=failure.traceback,
+        run_id=run_id,
+    )
+
+
+_UNSTORABLE = f"{DurableValueError.__module__}.{DurableValueError.__qualname__}"
 
 
 async def wait_signal(name: str, type: TypeForm[T] = object, /, *, timeout: Duration | None = None) -> T:  # type: ignore[assignment]
@@ -137,16 +158,14 @@ async def wait_signal(name: str, type: TypeForm[T] = object, /, *, timeout: Dura
     """
     machine = _machine("wait_signal()")
     shape = codec.shape_of(type)
-    if timeout is None:
+    limit = None if timeout is None else seconds(timeout, name="timeout")
+    if limit is None or machine.has_signal(name):  # a signal that is there needs no timer in the journal
         payload = await machine.signal(name)
     else:
-        limit = seconds(timeout, name="timeout")
         try:
-            async with asyncio.timeout(limit) as scope:
+            async with asyncio.timeout(limit):
                 payload = await machine.signal(name)
         except TimeoutError:
-            if not scope.expired():
-                raise
             message = f"no signal {name!r} came within {limit:g} s"
             raise SignalTimedOut(message, run_id=machine.info.run_id) from None
     return codec.decode_signal(shape, name, payload, run_id=machine.info.run_id)  # type: ignore[no-any-return]

@@ -5,8 +5,12 @@ just these: callbacks run in the order in which they were asked for, time is the
 durable timer. Sockets, threads, subprocesses and signals are missing on purpose: who asks for one meets
 `NondeterminismError` with the way out, and the run is blocked until its code no longer asks.
 
-Two states matter besides running: *halted* (the run has left its history: nothing runs any more, nothing can be caught)
-and *closed* (the execution was given up: `finally:` blocks may run, but can neither wait nor command).
+Sets are why tasks and futures hash by a number of their run's own instead of their address: asyncio keeps both in sets,
+a TaskGroup cancels its tasks in the order of one, and `as_completed` even starts coroutines in it.
+
+Two states matter besides running: *halted* (the run has left its history or is blocked: nothing goes past its next
+`await`, and nothing can be caught) and *shut* (the execution was given up: `finally:` blocks may run, but can neither
+wait nor command).
 """
 
 from __future__ import annotations
@@ -16,18 +20,18 @@ import atexit
 import contextvars
 import sys
 from asyncio import events as asyncio_events
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from asyncio import tasks as asyncio_tasks
+from collections.abc import Callable, Coroutine, Sequence
+from types import FrameType
+from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 from continuum.errors import NondeterminismError
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 HANDLES_MAX = 100_000  # callbacks in one drive; a workflow that needs more is spinning (`while True: await sleep(0)`)
-
-
-class ExecutionClosed(BaseException):
-    """Ends whatever a closed execution's `finally:` blocks still try; never meant to be caught."""
+TASKS_PRUNED_AT = 64  # tasks that ended are forgotten when the list of all reaches this, twice this, four times this …
 
 
 class NotQuiescent(Exception):
@@ -40,6 +44,33 @@ class DurableTimer(asyncio.TimerHandle):
     __slots__ = ("command_id",)
 
     command_id: int
+    _scheduled: bool  # asyncio's own: whether cancelling it concerns the loop
+
+
+class WorkflowTask(asyncio.Task[Any]):
+    """A task whose hash, and so its place in a set, replays equal."""
+
+    __slots__ = ("_identity",)
+
+    def __init__(self, identity: int, coro: Coroutine[Any, Any, Any], **options: Any) -> None:
+        self._identity = identity  # first: asyncio puts the task into a weak set while making it
+        super().__init__(coro, **options)
+
+    def __hash__(self) -> int:
+        return self._identity
+
+
+class WorkflowFuture(asyncio.Future[Any]):
+    """A future whose hash replays equal."""
+
+    __slots__ = ("_identity",)
+
+    def __init__(self, identity: int, *, loop: asyncio.AbstractEventLoop) -> None:
+        self._identity = identity
+        super().__init__(loop=loop)
+
+    def __hash__(self) -> int:
+        return self._identity
 
 
 class LoopOwner(Protocol):
@@ -59,16 +90,19 @@ class LoopOwner(Protocol):
 
 
 class WorkflowLoop(asyncio.AbstractEventLoop):
-    """One run's event loop; `drive` runs it until it is quiescent."""
+    """One run's event loop; `drive` runs it until it is quiescent. `seed` tells the hashes of one run from another's."""
 
-    def __init__(self, owner: LoopOwner) -> None:
+    def __init__(self, owner: LoopOwner, *, seed: int) -> None:
         self.owner = owner
         self.now_seconds = 0.0
         self.is_halted = False
         self.is_shut = False
         self._ready: list[asyncio.Handle] = []
         self._tasks: list[asyncio.Task[Any]] = []
+        self._early: dict[object, asyncio.Task[Any]] = {}  # made for `as_completed` before it asked, by coroutine
         self._named = 0
+        self._seed = seed
+        self._identities = 0
 
     # --- what asyncio calls -------------------------------------------------------------------------------------------
 
@@ -77,7 +111,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return self.now_seconds
 
     def call_soon(
-        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         """Run a callback in this drive, after those that wait already."""
         handle = asyncio.Handle(callback, args, self, context)
@@ -85,37 +119,42 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return handle
 
     def call_later(
-        self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+        self,
+        delay: float,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         """Run a callback when a durable timer fires."""
         return self.call_at(self.now_seconds + delay, callback, *args, context=context)
 
     def call_at(
-        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+        self,
+        when: float,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         """Run a callback when a durable timer fires; what is due already runs in this drive and needs no timer."""
-        if self.is_shut:
-            raise ExecutionClosed
         timer = DurableTimer(when, callback, args, self, context)
         if when <= self.now_seconds:
             self._ready.append(timer)
-        else:
+        elif not self.is_shut:
             timer._scheduled = True
             self.owner.timer_started(timer)
         return timer
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        # asyncio's TimerHandle.cancel() calls this for handles that were scheduled.
+        # asyncio's TimerHandle.cancel() calls this for every handle, also for one that has run or was never journaled.
         assert isinstance(handle, DurableTimer)
-        self.owner.timer_cancelled(handle)
+        if handle._scheduled:
+            self.owner.timer_cancelled(handle)
 
     def create_future(self) -> asyncio.Future[Any]:
         """Return a future of this loop."""
-        if self.is_shut:
-            raise ExecutionClosed
-        return asyncio.Future(loop=self)
+        return WorkflowFuture(self._identity(), loop=self)
 
-    def create_task(  # type: ignore[override]  # typeshed's signature differs between Python versions
+    def create_task(  # type: ignore[override]  # typeshed also takes generators, which asyncio has ceased to take
         self,
         coro: Coroutine[Any, Any, T],
         *,
@@ -124,19 +163,50 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         **_unused: Any,  # eager_start of Python 3.14: tasks start in the order of the loop here, always
     ) -> asyncio.Task[T]:
         """Return a task of this loop; its default name counts within the run, so that it replays equal."""
-        if self.is_shut:
-            coro.close()
-            raise ExecutionClosed
+        together = _given_to_as_completed()
+        if together is None:
+            return self._new_task(coro, name, context)
+        if coro not in self._early:
+            self._start_together(coro, together)
+        return self._early.pop(coro)
+
+    def _new_task(
+        self, coro: Coroutine[Any, Any, T], name: object = None, context: contextvars.Context | None = None
+    ) -> asyncio.Task[T]:
         if not self._tasks:
             _open_loops[id(self)] = self
         self._named += 1
-        task = asyncio.Task(coro, loop=self, name=str(name) if name else f"Task-{self._named}", context=context)
+        label = str(name) if name else f"Task-{self._named}"
+        task = WorkflowTask(self._identity(), coro, loop=self, name=label, context=context)
         # The machine closes what is left of a run; asyncio's complaint about pending tasks would be noise.
         task._log_destroy_pending = False  # type: ignore[attr-defined]
-        if len(self._tasks) >= 64 and len(self._tasks) & (len(self._tasks) - 1) == 0:
+        if len(self._tasks) >= TASKS_PRUNED_AT and len(self._tasks) & (len(self._tasks) - 1) == 0:
             self._tasks = [known for known in self._tasks if not known.done()]
         self._tasks.append(task)
         return task
+
+    def _start_together(self, coro: Coroutine[Any, Any, Any], together: object) -> None:
+        """Start what `as_completed` was given in the order in which it was given.
+
+        It makes a set of them first and asks for one task after the other in the order of that set, which is the order
+        of addresses. So at the first question all of them are started.
+        """
+        listed = together if isinstance(together, Sequence) else ()
+        if coro not in listed:
+            error = NondeterminismError(
+                "asyncio.as_completed starts what it is given in the order of a set, which no replay repeats, unless it "
+                "is a list of coroutines or tasks: `as_completed([…])`"
+            )
+            coro.close()
+            self.owner.misused(error)
+            raise error
+        for given in listed:
+            if asyncio.iscoroutine(given) and given not in self._early:
+                self._early[given] = self._new_task(given)
+
+    def _identity(self) -> int:
+        self._identities += 1
+        return self._seed ^ self._identities
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Ignore: errors that nobody awaited are the workflow's own, and would be reported again on every replay."""
@@ -179,7 +249,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         while self._ready:
             batch, self._ready = self._ready, []
             for handle in batch:
-                if not handle._cancelled:  # type: ignore[attr-defined]
+                if not handle._cancelled:
                     handle._run()
                     if self.is_halted or main.done():
                         return
@@ -193,7 +263,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._ready.append(timer)
 
     def shut(self) -> None:
-        """Close every coroutine: `finally:` blocks run, but whatever they try to wait for ends them."""
+        """Close every coroutine: `finally:` blocks run, but what they wait for never comes, so it is closed too."""
         self.is_shut = True
         self._ready.clear()
         host = asyncio_events._get_running_loop()
@@ -201,7 +271,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         asyncio_events._set_running_loop(self)
         sys.set_asyncgen_hooks(firstiter=None, finalizer=_forget)
         try:
-            for task in self._tasks:
+            for task in self._tasks:  # grows, should they start tasks: these are closed before they began
                 _close(task.get_coro())
         finally:
             sys.set_asyncgen_hooks(*hooks)
@@ -228,6 +298,24 @@ def _forget(generator: object) -> None:
 
 CLOSE_TRIES = 100  # a coroutine may swallow GeneratorExit once per await in its way; beyond that it never ends
 
+# Coroutines that would not end. Garbage collection would throw GeneratorExit once more, in the real world; so: never.
+_undead: list[Any] = []
+
+
+def _given_to_as_completed() -> object:
+    """Return what `asyncio.as_completed` was given if it is what asks for a task, else None."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_globals is asyncio_tasks.__dict__:
+        argument = _AS_COMPLETED.get(frame.f_code.co_qualname)
+        if argument is not None:
+            return frame.f_locals[argument]
+        frame = frame.f_back
+    return None
+
+
+# How as_completed calls its argument: until Python 3.12, since 3.13.
+_AS_COMPLETED = {"as_completed": "fs", "_AsCompletedIterator.__init__": "aws"}
+
 
 def _close(coroutine: Any) -> None:
     for _ in range(CLOSE_TRIES):
@@ -235,15 +323,16 @@ def _close(coroutine: Any) -> None:
             coroutine.close()
         except RuntimeError:  # "coroutine ignored GeneratorExit": it waits again, so it is told again
             continue
-        except BaseException:  # whatever a finally block raises concerns nobody any more
-            return
+        except BaseException:  # noqa: BLE001, S110  # whatever a finally block raises concerns nobody any more
+            pass
         return
+    _undead.append(coroutine)
 
 
 def _missing(name: str) -> Callable[..., Any]:
     hint = _HINTS.get(name, "do it in an activity and await that")
 
-    def method(self: WorkflowLoop, *args: Any, **kwargs: Any) -> Any:
+    def method(self: WorkflowLoop, *_args: Any, **_kwargs: Any) -> Any:
         error = NondeterminismError(f"a workflow has no loop.{name}(): {hint}")
         self.owner.misused(error)
         raise error

@@ -17,21 +17,24 @@ import asyncio
 import contextvars
 import heapq
 import json
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
+from continuum.codec import Shape
 from continuum.errors import DurableValueError, NondeterminismError
 from continuum.model.events import COMMANDS, ENDINGS, Answer, Event, EventType
 from continuum.model.failure import Failure, failure_of
 from continuum.model.tasks import TaskOptions
-from continuum.replay.loop import DurableTimer, ExecutionClosed, NotQuiescent, WorkflowLoop
+from continuum.replay.loop import DurableTimer, NotQuiescent, WorkflowLoop
 from continuum.replay.matching import Command, Drift, call_site, describe, matches, same_input
 from continuum.replay.turns import Body, Completed, Failed, LogLine, Outcome, RunInfo, ScheduledActivity, Stuck, Turn
 
 NEVER = datetime.max.replace(tzinfo=UTC)  # a deadline beyond the calendar (`sleep(math.inf)`) is none
+RAISED = "raised"  # the name of a side effect whose payload is a Failure
 
 
 class Machine:
@@ -69,7 +72,9 @@ class Machine:
         self.last_seq = 0
         self.now = info.started_at
         self._body = body
-        self._loop = WorkflowLoop(self)
+        self._loop = WorkflowLoop(  # type: ignore[abstract]  # what is missing is made by `_missing`
+            self, seed=zlib.crc32(f"{info.run_id}/{info.generation}".encode())
+        )
         self._main: asyncio.Task[Any] | None = None
         self._commands = 0
         self._history: Sequence[Event] = ()
@@ -84,7 +89,7 @@ class Machine:
         self._waits: list[tuple[str, asyncio.Future[bytes | None]]] = []
         self._random: Random | None = None
         self._events: list[Event] = []
-        self._scheduled: list[ScheduledActivity] = []
+        self._scheduled: dict[int, ScheduledActivity] = {}
         self._resolved: list[int] = []
         self._logs: list[LogLine] = []
 
@@ -148,7 +153,7 @@ class Machine:
                 return answer.command_id in self._deadlines
             case EventType.STARTED:
                 return self._main is None
-            case _:
+            case _:  # a signal
                 return self._main is not None
 
     @property
@@ -169,6 +174,11 @@ class Machine:
     def has_more(self) -> bool:
         """Whether replay found the code asking for more than the journal holds."""
         return bool(self._events) or self._is_over
+
+    @property
+    def unwritten(self) -> int:
+        """How many events replay added beyond the journaled ones; the next turn carries them."""
+        return len(self._events)
 
     @property
     def waits_for(self) -> tuple[str, ...]:
@@ -196,13 +206,13 @@ class Machine:
         is_new = not self._is_replaying
         event = self._match_or_append(command)
         future: asyncio.Future[bytes | Failure] = self._loop.create_future()
-        if event is None:  # halted: nothing is awaited any more
+        if event is None:  # halted or shut: nothing is answered any more
             return await future
         self._open[command.command_id] = future
         if is_new:
             name, arguments = command.name or "", command.payload or b""
-            self._scheduled.append(
-                ScheduledActivity(command.command_id, event.seq, name, arguments, options, command.key)
+            self._scheduled[command.command_id] = ScheduledActivity(
+                command.command_id, event.seq, name, arguments, options, command.key
             )
         try:
             return await future
@@ -211,15 +221,16 @@ class Machine:
                 self._resolve(command.command_id)
             raise
 
-    async def side_effect(self, make: Callable[[], bytes]) -> bytes:
-        """Return the journaled value of a side effect, or make and journal it."""
+    async def side_effect(self, make: Callable[[], bytes]) -> bytes | Failure:
+        """Return the journaled value of a side effect, or make and journal it; that it raised is journaled too."""
         command = Command(EventType.SIDE_EFFECT_RECORDED, self.next_command_id())
-        if not self._is_replaying and not self._loop.is_halted:
-            command = replace(command, payload=make())
+        if not self._is_replaying and not self._is_given_up:
+            command = self._made(command, make)
         event = self._match_or_append(command)
         if event is None:
-            return await self._loop.create_future()  # type: ignore[no-any-return]  # halted: it never comes
-        return event.payload or b"null"
+            return await self._loop.create_future()  # type: ignore[no-any-return]  # halted or shut: it never comes
+        payload = event.payload or b"null"
+        return Failure.decode(payload) if event.name == RAISED else payload
 
     async def signal(self, name: str) -> bytes | None:
         """Take the oldest unconsumed signal of this name, or wait for the next; a cancelled wait consumes nothing."""
@@ -233,12 +244,25 @@ class Machine:
         try:
             return await future
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled():  # it was served and cancelled in the same drive
-                self._give_back(name, future.result())
+            was_served = future.done() and not future.cancelled()  # and cancelled, in the same drive: nobody saw it
+            if was_served and not self._serve(name, future.result()):
+                self._signals.insert(0, (name, future.result()))
             raise
         finally:
             if wait in self._waits:
                 self._waits.remove(wait)
+
+    def has_signal(self, name: str) -> bool:
+        """Tell whether a signal of this name could be taken without waiting."""
+        return any(received == name for received, _ in self._signals)
+
+    def decode(self, shape: Shape, payload: bytes, what: str) -> Any:
+        """Read something journaled; what today's types cannot read blocks the run, it does not fail it."""
+        try:
+            return shape.decode(payload)
+        except Exception as error:
+            self.block(f"{what} cannot be read by this code: {error}")
+            raise
 
     @property
     def random(self) -> Random:
@@ -272,13 +296,22 @@ class Machine:
 
     def misused(self, error: NondeterminismError) -> None:
         """Block the run, whatever the code does with the error."""
-        self._stuck = self._stuck or f"{error} ({call_site() or 'no source site'})"
+        self.block(f"{error} ({call_site() or 'no source site'})")
+
+    def block(self, reason: str) -> None:
+        """Halt: nothing of this turn is written, until code that works replays the run."""
+        self._stuck = self._stuck or reason
+        self._loop.is_halted = True
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
     @property
     def _is_replaying(self) -> bool:
         return self._cursor < len(self._history)
+
+    @property
+    def _is_given_up(self) -> bool:
+        return self._loop.is_halted or self._loop.is_shut
 
     @property
     def _is_over(self) -> bool:
@@ -293,10 +326,8 @@ class Machine:
             self._resolve(answer.command_id)
 
     def _match_or_append(self, command: Command) -> Event | None:
-        """Return the journaled event of a command, or a new one; None when code and history have parted."""
-        if self._loop.is_shut:
-            raise ExecutionClosed
-        if self._loop.is_halted:
+        """Return the journaled event of a command, or a new one; None when that is over."""
+        if self._is_given_up:
             return None
         if not self._is_replaying:
             return self._append(command)
@@ -307,6 +338,19 @@ class Machine:
         self._cursor += 1
         self.last_seq = expected.seq
         return expected
+
+    def _made(self, command: Command, make: Callable[[], bytes]) -> Command:
+        try:
+            return replace(command, payload=make())
+        except BaseException as error:
+            # The run goes on with the error, if its code catches it: so replay must meet it too.
+            if not self._body.fails_on(error):
+                self.block(_report(error))
+                raise
+            failure = failure_of(error)
+            if isinstance(error, DurableValueError):
+                failure = replace(failure, details=error.path)
+            return replace(command, name=RAISED, payload=failure.encode())
 
     def _append(self, command: Command) -> Event:
         self.last_seq += 1
@@ -325,8 +369,8 @@ class Machine:
         return self._drift
 
     def _resolve(self, command_id: int) -> None:
-        self._scheduled = [scheduled for scheduled in self._scheduled if scheduled.command_id != command_id]
-        self._resolved.append(command_id)
+        if self._scheduled.pop(command_id, None) is None:  # else its task was never made
+            self._resolved.append(command_id)
 
     def _deliver(self, answer: Answer | Event, at: datetime) -> None:
         self.now = at
@@ -340,16 +384,17 @@ class Machine:
                 self._answer(answer.command_id, Failure.decode(answer.payload or b"{}"))
             case EventType.TIMER_FIRED:
                 self._loop.fire(self._deadlines.pop(answer.command_id or 0))
-            case EventType.SIGNAL_RECEIVED:
-                self._receive(answer.name or "", answer.payload)
+            case _:  # a signal
+                if not self._serve(answer.name or "", answer.payload):
+                    self._signals.append((answer.name or "", answer.payload))
         self._drive()
 
     def _start(self, arguments: bytes) -> None:
         try:
             coroutine = self._body.open(arguments)
-        except DurableValueError as error:  # the journaled input no longer fits the parameters: better code may come
-            coroutine = _raise(error)
-            self._stuck = f"the journaled input cannot be read by this code: {error}"
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is the code that must be mended
+            self.block(f"the journaled input cannot be read by this code: {error}")
+            return
         self._main = self._loop.create_task(coroutine, name="workflow", context=contextvars.Context())
 
     def _answer(self, command_id: int | None, value: bytes | Failure) -> None:
@@ -357,46 +402,35 @@ class Machine:
         if not future.done():
             future.set_result(value)
 
-    def _receive(self, name: str, payload: bytes | None) -> None:
+    def _serve(self, name: str, payload: bytes | None) -> bool:
+        """Give a signal to who has waited longest; tell whether anybody waits."""
         for index, (wanted, future) in enumerate(self._waits):
             if wanted == name and not future.done():
                 del self._waits[index]
                 future.set_result(payload)
-                return
-        self._signals.append((name, payload))
-
-    def _give_back(self, name: str, payload: bytes | None) -> None:
-        """Put a signal that nobody got to see back at the head of its queue, or serve who waits next."""
-        for index, (wanted, future) in enumerate(self._waits):
-            if wanted == name and not future.done():
-                del self._waits[index]
-                future.set_result(payload)
-                return
-        self._signals.insert(0, (name, payload))
+                return True
+        return False
 
     def _due(self, at: datetime) -> DurableTimer | None:
         deadline = self.deadline
         return self._timers[0][2] if deadline is not None and deadline <= at else None
 
     def _drive(self) -> None:
-        assert self._main is not None
-        if self._stuck is not None:
+        if self._main is None:  # its input could not be read
             return
         try:
             contextvars.Context().run(self._loop.drive, self._main)
         except NotQuiescent:
-            self._stuck = "the workflow never waits: it kept itself busy without commanding or awaiting anything"
-            return
+            self.block("the workflow never waits: it kept itself busy without commanding or awaiting anything")
         except SystemExit as error:
-            self._stuck = f"the workflow tried to end the process: SystemExit({error.code})"
-            return
-        if self._main.done() and not self._loop.is_halted and self._stuck is None:
+            self.block(f"the workflow tried to end the process: SystemExit({error.code})")
+        if self._main.done() and not self._loop.is_halted:
             self._conclude(self._main)
 
     def _conclude(self, main: asyncio.Task[Any]) -> None:
         outcome = self._judge(main)
         if isinstance(outcome, Stuck):
-            self._stuck = outcome.reason
+            self.block(outcome.reason)
             return
         ending, payload = (
             (EventType.COMPLETED, outcome.payload)
@@ -427,10 +461,9 @@ class Machine:
                 return Completed(self._body.seal(main.result()))
             except DurableValueError as unstorable:
                 return Failed(failure_of(unstorable))
-        if self._body.fails_on(error):
-            return Failed(failure_of(error))
-        failure = failure_of(error)
-        return Stuck(f"{failure.type}: {failure.message}\n{failure.traceback or ''}")
+            except Exception as broken:  # noqa: BLE001  # a validator of the user's must not reach whoever drives us
+                return Stuck(_report(broken))
+        return Failed(failure_of(error)) if self._body.fails_on(error) else Stuck(_report(error))
 
     def _same_ending(self, payload: bytes, expected: Event) -> bool:
         if expected.type is EventType.FAILED:  # tracebacks name lines, so errors are compared by what they are
@@ -442,7 +475,7 @@ class Machine:
         outcome: Outcome | None = Stuck(self._stuck) if self._stuck is not None else self.outcome
         turn = Turn(
             tuple(self._events),
-            tuple(self._scheduled) if outcome is None else (),
+            tuple(self._scheduled.values()) if outcome is None else (),
             tuple(self._resolved),
             self.deadline if outcome is None else None,
             outcome,
@@ -456,11 +489,14 @@ class Machine:
 
 
 def _moment(when: float) -> datetime:
+    """Return the first microsecond not before `when`: a timer fired too early would be asked for again, and again."""
     try:
-        return datetime.fromtimestamp(when, UTC)
+        moment = datetime.fromtimestamp(when, UTC)
+        return moment if moment.timestamp() >= when else moment + timedelta(microseconds=1)
     except (OverflowError, ValueError):
         return NEVER
 
 
-async def _raise(error: Exception) -> None:
-    raise error
+def _report(error: BaseException) -> str:
+    failure = failure_of(error)
+    return f"{failure.type}: {failure.message}\n{failure.traceback}"

@@ -9,20 +9,27 @@ journaled one stands.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from continuum.errors import ContinuumError
 from continuum.model.events import Event, EventType
+from continuum.replay.loop import WorkflowLoop
 
 Recode = Callable[[bytes], bytes]
+Decode = Callable[[bytes], object]
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Something that workflow code asks for; `recode` reads journaled arguments and writes them with today's types."""
+    """Something that workflow code asks for.
+
+    `decode` reads journaled arguments with today's types, `recode` also writes them again.
+    """
 
     type: EventType
     command_id: int
@@ -30,6 +37,7 @@ class Command:
     payload: bytes | None = None
     key: str | None = None
     recode: Recode | None = None
+    decode: Decode | None = None
 
 
 class Drift(ContinuumError):
@@ -50,45 +58,54 @@ class Drift(ContinuumError):
 
 def matches(command: Command, event: Event) -> bool:
     """Tell whether `event` is the record of `command`."""
-    if (command.type, command.command_id, command.name, command.key) != (
-        event.type,
-        event.command_id,
-        event.name,
-        event.key,
-    ):
+    if (command.type, command.command_id) != (event.type, event.command_id):
         return False
-    if command.type is not EventType.ACTIVITY_SCHEDULED:  # only activities carry arguments
+    if command.type is not EventType.ACTIVITY_SCHEDULED:  # what a timer or a side effect came to, only history knows
         return True
-    return command.payload == event.payload or same_input(command.payload, event.payload, command.recode)
+    if (command.name, command.key) != (event.name, event.key):
+        return False
+    return same_input(command.payload, event.payload, command.recode, command.decode)
 
 
-def same_input(new: bytes | None, journaled: bytes | None, recode: Recode | None) -> bool:
-    """Tell whether two inputs mean the same, today: equal bytes, or equal once the old was read with today's types."""
+def same_input(new: bytes | None, journaled: bytes | None, recode: Recode | None, decode: Decode | None = None) -> bool:
+    """Tell whether two inputs mean the same, today: equal bytes, or equal once the old was read with today's types.
+
+    With `decode`, sets are equal in whatever order they were written: it is that of their members' hashes, and those of
+    strings differ from process to process.
+    """
     if new == journaled:
         return True
     if journaled is None or new is None or recode is None:
         return False
     try:
-        return recode(journaled) == new
+        old = recode(journaled)
+        if old == new or decode is None or sorted(old) != sorted(new):  # a set in another order has the same bytes
+            return old == new
+        return decode(old) == decode(new)
     except ContinuumError:  # today's types cannot read it: so it is another input
         return False
 
 
-def describe(event: Event | Command | None) -> str:
+def describe(event: Event | Command) -> str:
     """Name a command or event for people."""
-    if event is None:
-        return "the end of the history"
     name = f" {event.name}" if event.name else ""
     number = f" (command {event.command_id})" if event.command_id is not None else ""
     return f"{event.type.value}{name}{number}"
 
 
-_INSIDE = (os.path.dirname(os.path.dirname(__file__)) + os.sep, os.path.dirname(asyncio.__file__) + os.sep)
+_INSIDE = (f"{Path(__file__).parent.parent}{os.sep}", f"{Path(asyncio.__file__).parent}{os.sep}")
 
 
 def call_site() -> str | None:
-    """Return `file:line in function` of the innermost frame that is neither ours nor asyncio's."""
-    for frame in reversed(traceback.extract_stack()):
-        if not frame.filename.startswith((*_INSIDE, "<")):
-            return f"{frame.filename}:{frame.lineno} in {frame.name}"
-    return None
+    """Return `file:line in function` of the innermost frame of the workflow that is neither ours nor asyncio's."""
+    frames = itertools.takewhile(_is_workflow, reversed(traceback.extract_stack()))
+    sites = (f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames if _is_foreign(frame.filename))
+    return next(sites, None)
+
+
+def _is_workflow(frame: traceback.FrameSummary) -> bool:
+    return frame.name != WorkflowLoop.drive.__name__ or _is_foreign(frame.filename)  # what drives us is the host's
+
+
+def _is_foreign(filename: str) -> bool:
+    return not filename.startswith(_INSIDE)

@@ -1,0 +1,181 @@
+"""The verbs together, behind the guards that all of them share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from continuum.client.inputs import call_of, run_id_of
+from continuum.client.reading import HistoryEvent, Page, Reader
+from continuum.client.starting import Started, Starter, StartOptions
+from continuum.client.talking import Talker
+from continuum.definitions.catalog import Catalog
+from continuum.definitions.workflow import Workflow
+from continuum.errors import InputInvalid, NotAllowedHere, WrongEventLoop
+from continuum.journal.group import GroupCommitter
+from continuum.journal.port import ReadJournal
+from continuum.model.policy import Duration
+from continuum.model.runs import Run
+from continuum.model.states import RunState
+from continuum.replay.context import in_workflow
+from continuum.runtime.awaiting import Awaiting
+from continuum.runtime.delivery import Delivery
+from continuum.runtime.dispatcher import Dispatcher
+from continuum.runtime.execution import Execution
+from continuum.runtime.heartbeater import Membership
+from continuum.runtime.node import Node
+from continuum.runtime.registry import Registry
+from continuum.runtime.run_supervisor import RunSupervisor
+from continuum.runtime.wakes import Wakes
+
+
+class Client:
+    """The verbs of one running instance; `continuum.Instance` offers them with types."""
+
+    def __init__(
+        self,
+        *,
+        node: Node,
+        journal: ReadJournal,
+        committer: GroupCommitter,
+        registry: Registry[Execution],
+        supervisor: RunSupervisor,
+        delivery: Delivery,
+        awaiting: Awaiting,
+        dispatcher: Dispatcher,
+        membership: Membership,
+        wakes: Wakes,
+        catalog: Catalog,
+        payload_max: int,
+    ) -> None:
+        self._node = node
+        self._catalog = catalog
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._starter = Starter(
+            node=node, journal=journal, committer=committer, supervisor=supervisor, wakes=wakes, payload_max=payload_max
+        )
+        self._talker = Talker(
+            node=node,
+            journal=journal,
+            registry=registry,
+            delivery=delivery,
+            awaiting=awaiting,
+            dispatcher=dispatcher,
+            membership=membership,
+            catalog=catalog,
+            payload_max=payload_max,
+        )
+        self._reader = Reader(node=node, journal=journal, registry=registry, awaiting=awaiting)
+
+    def opened(self) -> None:
+        """Belong to the running loop from now on."""
+        self._loop = asyncio.get_running_loop()
+
+    async def start(
+        self,
+        flow: Any,
+        args: tuple[Any, ...],
+        *,
+        run_id: str | UUID | None,
+        idempotency_key: str | None,
+        namespace: str,
+        attributes: Mapping[str, Any] | None,
+        start_at: datetime | None,
+    ) -> tuple[Workflow[..., Any], Started]:
+        """Start a run."""
+        self._guard("start", "start_child, or an activity that starts it")
+        workflow, arguments = call_of(flow, args, self._catalog)
+        options = StartOptions.checked(
+            run_id=run_id,
+            idempotency_key=idempotency_key,
+            namespace=namespace,
+            attributes=attributes,
+            start_at=start_at,
+        )
+        return workflow, await self._starter.start(workflow, arguments, options)
+
+    async def start_many(
+        self,
+        flow: Any,
+        inputs: Iterable[Any] | None,
+        *,
+        namespace: str,
+        attributes: Mapping[str, Any] | None,
+        start_at: datetime | None,
+    ) -> list[tuple[Workflow[..., Any], Started]]:
+        """Start many runs in one commit."""
+        self._guard("start_many", "activities")
+        if isinstance(flow, Workflow):
+            if inputs is None:
+                raise InputInvalid("start_many(flow, inputs) takes one input per run")
+            calls = [call_of(flow, (argument,), self._catalog) for argument in inputs]
+        else:
+            calls = [call_of(call, (), self._catalog) for call in flow]
+        options = StartOptions.checked(
+            run_id=None, idempotency_key=None, namespace=namespace, attributes=attributes, start_at=start_at
+        )
+        started = await self._starter.start_many(calls, options)
+        return [(workflow, one) for (workflow, _), one in zip(calls, started, strict=True)]
+
+    async def signal(
+        self, run_id: str | UUID, name: str, payload: object, *, delivery_id: str | None
+    ) -> Literal["delivered", "duplicate"]:
+        """Signal a run."""
+        self._guard("signal", "an activity that signals")
+        return await self._talker.signal(run_id_of(run_id), name, payload, delivery_id=delivery_id)
+
+    async def cancel(self, run_id: str | UUID) -> Literal["cancelled", "requested"]:
+        """Cancel a run."""
+        self._guard("cancel", "an activity that cancels")
+        return await self._talker.cancel(run_id_of(run_id))
+
+    async def result(
+        self,
+        run_id: str | UUID,
+        workflow: Workflow[..., Any] | None,
+        *,
+        timeout: Duration | None,
+        wait_blocked: bool,
+    ) -> Any:
+        """Wait for a run's end."""
+        self._guard("await_run", "an activity that waits")
+        return await self._reader.result(run_id_of(run_id), workflow, timeout=timeout, wait_blocked=wait_blocked)
+
+    async def get_run(self, run_id: str | UUID) -> Run:
+        """Read a run."""
+        self._guard("get_run", "an activity that reads")
+        return await self._reader.get_run(run_id_of(run_id))
+
+    async def list_runs(
+        self,
+        *,
+        workflow: str | Workflow[..., Any] | None,
+        state: RunState | str | None,
+        namespace: str | None,
+        attributes: Mapping[str, Any] | None,
+        limit: int,
+        cursor: str | None,
+    ) -> Page[Run]:
+        """List runs."""
+        self._guard("list_runs", "an activity that reads")
+        return await self._reader.list_runs(
+            workflow=workflow, state=state, namespace=namespace, attributes=attributes, limit=limit, cursor=cursor
+        )
+
+    async def history(self, run_id: str | UUID) -> list[HistoryEvent]:
+        """Read a history."""
+        self._guard("history", "an activity that reads")
+        return await self._reader.history(run_id_of(run_id))
+
+    def _guard(self, verb: str, instead: str) -> None:
+        if in_workflow():
+            raise NotAllowedHere(f"{verb} would not be journaled in a workflow; use {instead}")
+        if asyncio.get_running_loop() is not self._loop:
+            raise WrongEventLoop(
+                f"instance {self._node.instance!r} runs on another event loop: await {verb} there, "
+                "or enter the instance in this one"
+            )
+

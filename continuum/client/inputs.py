@@ -1,0 +1,98 @@
+"""Checks what callers hand in, before anything is written; every refusal says what would be accepted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from continuum.definitions.calls import Call
+from continuum.definitions.catalog import Catalog
+from continuum.definitions.workflow import Workflow
+from continuum.errors import DurableValueError, InputInvalid, NotAllowedHere, Problem
+from continuum.ids import canonical
+
+NAME_MAX = 200  # characters of a namespace, key, signal name or delivery id: they stand in indexes
+ATTRIBUTES_MAX = 16_384  # bytes of JSON: attributes are for finding runs, not for data
+
+
+def run_id_of(value: str | UUID) -> str:
+    """Return a run id as text.
+
+    Raises:
+        InputInvalid: it is not a UUID.
+    """
+    try:
+        return canonical(value)
+    except (ValueError, AttributeError, TypeError) as error:
+        problem = Problem("/run_id", "must be a UUID")
+        raise InputInvalid(f"{value!r} is not a run id: run ids are UUIDs", problems=[problem]) from error
+
+
+def short_name(value: Any, what: str) -> str:
+    """Return a name.
+
+    Raises:
+        InputInvalid: it is not a string of 1 to 200 characters without NUL.
+    """
+    if isinstance(value, str) and 0 < len(value) <= NAME_MAX and "\x00" not in value and value.isprintable():
+        return value
+    message = f"{what} must be a string of 1 to {NAME_MAX} printable characters, not {value!r}"
+    raise InputInvalid(message[:500], problems=[Problem(f"/{what}", "must be a short printable string")])
+
+
+def attributes_of(value: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return search attributes.
+
+    Raises:
+        DurableValueError: they are not a small JSON object.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise DurableValueError(f"attributes must map names to JSON values, not {value!r}"[:500], path="/attributes")
+    try:
+        text = json.dumps(dict(value), allow_nan=False, ensure_ascii=True)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DurableValueError(f"attributes must be JSON: {error}", path="/attributes") from error
+    if "\\u0000" in text or len(text) > ATTRIBUTES_MAX:
+        raise DurableValueError(
+            f"attributes must take at most {ATTRIBUTES_MAX} bytes of JSON without NUL characters", path="/attributes"
+        )
+    return dict(value)
+
+
+def moment_of(value: datetime | None, what: str) -> datetime | None:
+    """Return a point in time, in UTC.
+
+    Raises:
+        InputInvalid: it is not a datetime, or a naive one.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        problem = Problem(f"/{what}", "must be an aware datetime")
+        raise InputInvalid(f"{what} must be a datetime with a time zone, not {value!r}", problems=[problem])
+    return value.astimezone(UTC)
+
+
+def call_of(flow: Any, args: tuple[Any, ...], catalog: Catalog) -> tuple[Workflow[..., Any], bytes]:
+    """Return the workflow that a verb was given, and its encoded arguments.
+
+    A workflow given by its definition starts in its newest registered version.
+
+    Raises:
+        NotAllowedHere: it is no workflow.
+        InputInvalid, DurableValueError: the arguments do not fit.
+    """
+    kwargs: Mapping[str, Any] = {}
+    if isinstance(flow, Call):
+        if args:
+            raise InputInvalid("start(flow.bound(...)) takes its arguments in bound()")
+        flow, args, kwargs = flow.definition, flow.args, flow.kwargs
+    if not isinstance(flow, Workflow):
+        raise NotAllowedHere(f"{flow!r} is no workflow: decorate an `async def` with @workflow and start that")
+    newest: Workflow[..., Any] = catalog.workflow(flow.name)
+    return newest, newest.signature.parameters.encode(args, kwargs)

@@ -1,0 +1,206 @@
+"""Asking about runs, and waiting for their end."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from continuum.client.inputs import attributes_of, short_name
+from continuum.codec import shape_of
+from continuum.definitions.workflow import Workflow
+from continuum.errors import (
+    InputInvalid,
+    Problem,
+    ResultTimedOut,
+    RunBlocked,
+    RunCancelled,
+    RunFailed,
+    RunNotFound,
+)
+from continuum.journal.port import ReadJournal, RunFilter
+from continuum.model.events import Event
+from continuum.model.failure import Failure
+from continuum.model.policy import Duration, seconds
+from continuum.model.runs import Ending, Run, RunRow
+from continuum.model.states import RunState
+from continuum.runtime.awaiting import Awaiting
+from continuum.runtime.execution import Execution
+from continuum.runtime.node import Node
+from continuum.runtime.registry import Registry
+
+T = TypeVar("T")
+PAGE_MAX = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Some of a listing; `next_cursor` asks for more, None: that was all."""
+
+    items: tuple[T, ...]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEvent:
+    """One record of a run's history; `data` is the decoded payload."""
+
+    seq: int
+    type: str
+    at: datetime
+    command_id: int | None
+    message_id: str | None
+    name: str | None
+    data: Any
+
+
+class Reader:
+    """Reads runs."""
+
+    def __init__(
+        self, *, node: Node, journal: ReadJournal, registry: Registry[Execution], awaiting: Awaiting
+    ) -> None:
+        self._node = node
+        self._journal = journal
+        self._registry = registry
+        self._awaiting = awaiting
+
+    async def result(
+        self, run_id: str, workflow: Workflow[..., Any] | None, *, timeout: Duration | None, wait_blocked: bool
+    ) -> Any:
+        """Wait for a run's end; return its result or raise what became of it."""
+        limit = None if timeout is None else seconds(timeout, name="timeout")
+        ending: Ending | None = None
+        if run_id not in self._registry:  # it may have ended before we came, or never have been
+            ending = next(iter(await self._journal.endings([run_id])), None)
+            if ending is None and await self._journal.run(run_id) is None:
+                raise RunNotFound(f"there is no run {run_id} in this instance", run_id=run_id)
+        if ending is None or (wait_blocked and ending.state is RunState.BLOCKED):
+            ending = await self._awaiting.ending(
+                run_id, wait_blocked=wait_blocked, clock=self._node.clock, timeout_seconds=limit
+            )
+        if ending is None:
+            raise ResultTimedOut(f"run {run_id} did not end within {limit:g} s; it goes on", run_id=run_id)
+        return _result_of(ending, workflow)
+
+    async def get_run(self, run_id: str) -> Run:
+        """Return a run as callers see it."""
+        row = await self._journal.run(run_id)
+        if row is None:
+            raise RunNotFound(f"there is no run {run_id} in this instance", run_id=run_id)
+        error = None
+        if row.state is RunState.FAILED:
+            ending = next(iter(await self._journal.endings([run_id])), None)
+            error = Failure.decode(ending.payload) if ending is not None and ending.payload is not None else None
+        return _run(row, error)
+
+    async def list_runs(
+        self,
+        *,
+        workflow: str | Workflow[..., Any] | None,
+        state: RunState | str | None,
+        namespace: str | None,
+        attributes: Mapping[str, Any] | None,
+        limit: int,
+        cursor: str | None,
+    ) -> Page[Run]:
+        """Return a page of runs, newest first."""
+        if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= PAGE_MAX:
+            problem = Problem("/limit", f"must be 1 to {PAGE_MAX}")
+            raise InputInvalid(f"limit must be an integer from 1 to {PAGE_MAX}, not {limit!r}", problems=[problem])
+        where = RunFilter(
+            workflow=workflow.name if isinstance(workflow, Workflow) else workflow,
+            state=None if state is None else _state(state),
+            namespace=None if namespace is None else short_name(namespace, "namespace"),
+            attributes=attributes_of(attributes),
+        )
+        rows = await self._journal.list_runs(where, limit=limit + 1, before=_read_cursor(cursor))
+        page = rows[:limit]
+        more = _write_cursor(page[-1]) if len(rows) > limit else None
+        return Page(tuple(_run(row, None) for row in page), more)
+
+    async def history(self, run_id: str) -> list[HistoryEvent]:
+        """Return the events of a run, decoded."""
+        events = await self._journal.history(run_id)
+        if not events and await self._journal.run(run_id) is None:
+            raise RunNotFound(f"there is no run {run_id} in this instance", run_id=run_id)
+        return [_decoded(event) for event in events]
+
+
+def _result_of(ending: Ending, workflow: Workflow[..., Any] | None) -> Any:
+    run_id = ending.run_id
+    match ending.state:
+        case RunState.COMPLETED:
+            shape = workflow.signature.result if workflow is not None else shape_of(object)
+            return shape.decode(ending.payload or b"null")
+        case RunState.CANCELLED:
+            raise RunCancelled(f"run {run_id} was cancelled", run_id=run_id)
+        case RunState.BLOCKED:
+            reason = ending.reason or "no reason was recorded"
+            raise RunBlocked(f"run {run_id} is blocked until its code is mended: {reason}", run_id=run_id, reason=reason)
+    failure = Failure.decode(ending.payload or b'{"type":"","message":"no failure was recorded"}')
+    raise RunFailed(
+        f"run {run_id} failed: {failure.type}: {failure.message}",
+        run_id=run_id,
+        type=failure.type,
+        details=failure.details,
+        causes=failure.causes,
+        remote_traceback=failure.traceback,
+    )
+
+
+def _run(row: RunRow, error: Failure | None) -> Run:
+    return Run(
+        run_id=row.run_id,
+        workflow=row.workflow,
+        version=row.version,
+        namespace=row.namespace,
+        state=row.state,
+        generation=row.generation,
+        attributes=dict(row.attributes or {}),
+        started_at=row.created_at,
+        ended_at=row.ended_at,
+        blocked_reason=row.reason if row.state is RunState.BLOCKED else None,
+        error=error,
+    )
+
+
+def _decoded(event: Event) -> HistoryEvent:
+    data: Any = None
+    if event.payload is not None:
+        try:
+            data = json.loads(event.payload)
+        except ValueError:
+            data = base64.b64encode(event.payload).decode()
+    return HistoryEvent(
+        event.seq, event.type.value, event.at, event.command_id, event.message_id, event.name, data
+    )
+
+
+def _state(value: RunState | str) -> RunState:
+    try:
+        return RunState(value)
+    except ValueError as error:
+        known = ", ".join(state.value for state in RunState)
+        problem = Problem("/state", f"must be one of {known}")
+        raise InputInvalid(f"{value!r} is no state; states are {known}", problems=[problem]) from error
+
+
+def _write_cursor(row: RunRow) -> str:
+    text = json.dumps([row.created_at.isoformat(), row.run_id])
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str | None) -> tuple[datetime, str] | None:
+    if cursor is None:
+        return None
+    try:
+        moment, run_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        return datetime.fromisoformat(moment), str(run_id)
+    except (ValueError, TypeError) as error:
+        problem = Problem("/cursor", "must be a next_cursor")
+        raise InputInvalid("the cursor is not one that a page of runs gave", problems=[problem]) from error
+

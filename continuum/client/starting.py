@@ -1,0 +1,204 @@
+"""Starting runs: once per idempotency key, here if there is room, else for whoever claims them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from continuum.client.inputs import attributes_of, moment_of, run_id_of, short_name
+from continuum.codec import check_size
+from continuum.definitions.workflow import Workflow
+from continuum.errors import (
+    ContinuumError,
+    DurableValueError,
+    IdempotencyConflict,
+    InstanceDraining,
+    JournalUnavailable,
+    RunExists,
+)
+from continuum.journal.group import GroupCommitter
+from continuum.journal.port import ReadJournal
+from continuum.model.events import EventType
+from continuum.model.runs import NewRun, RunRow
+from continuum.model.writes import Landed, Start, StartMany, Unwritable, Verdict
+from continuum.replay.matching import same_input
+from continuum.runtime.execution import pending_start
+from continuum.runtime.node import Node
+from continuum.runtime.run_supervisor import RunSupervisor
+from continuum.runtime.wakes import Wakes
+
+TRIES = 10  # of a keyed start whose winner is invisible: it was refused by a run that is gone when we look
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartOptions:
+    """What a caller decides about a start, checked."""
+
+    run_id: str | None = None
+    idempotency_key: str | None = None
+    namespace: str = "default"
+    attributes: Mapping[str, Any] | None = None
+    start_at: datetime | None = None
+
+    @classmethod
+    def checked(
+        cls,
+        *,
+        run_id: str | UUID | None,
+        idempotency_key: str | None,
+        namespace: str,
+        attributes: Mapping[str, Any] | None,
+        start_at: datetime | None,
+    ) -> StartOptions:
+        """Check everything.
+
+        Raises:
+            InputInvalid, DurableValueError: a value is not acceptable; the message says which would be.
+        """
+        return cls(
+            run_id=None if run_id is None else run_id_of(run_id),
+            idempotency_key=None if idempotency_key is None else short_name(idempotency_key, "idempotency_key"),
+            namespace=short_name(namespace, "namespace"),
+            attributes=attributes_of(attributes),
+            start_at=moment_of(start_at, "start_at"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A run id, and whether the run was there already."""
+
+    run_id: str
+    existing: bool
+
+
+class Starter:
+    """Writes starts."""
+
+    def __init__(
+        self,
+        *,
+        node: Node,
+        journal: ReadJournal,
+        committer: GroupCommitter,
+        supervisor: RunSupervisor,
+        wakes: Wakes,
+        payload_max: int,
+    ) -> None:
+        self._node = node
+        self._journal = journal
+        self._committer = committer
+        self._supervisor = supervisor
+        self._wakes = wakes
+        self._payload_max = payload_max
+
+    async def start(self, workflow: Workflow[..., Any], arguments: bytes, options: StartOptions) -> Started:
+        """Start one run; returns after its commit."""
+        check_size(arguments, self._payload_max, f"the input of {workflow.name}")
+        for _ in range(TRIES):
+            if self._node.is_draining:
+                raise InstanceDraining(f"instance {self._node.instance!r} is shutting down and starts no new runs")
+            run = self._new_run(workflow, arguments, options)
+            verdict = await self._write(run, workflow, arguments, options)
+            match verdict:
+                case Landed():
+                    return Started(run.run_id, existing=False)
+                case Unwritable(error):
+                    raise DurableValueError(f"the database refuses this start: {error}", run_id=run.run_id) from error
+            existing = await self._winner(run, workflow, arguments, options)
+            if existing is not None:
+                return Started(existing, existing=True)
+        raise JournalUnavailable(
+            f"starting {workflow.name} with key {options.idempotency_key!r} was refused {TRIES} times by runs that "
+            "were gone when asked for; try again"
+        )
+
+    async def start_many(self, calls: Sequence[tuple[Workflow[..., Any], bytes]], options: StartOptions) -> list[Started]:
+        """Start many runs in one commit, all or none; whoever has room claims them."""
+        if not calls:
+            return []
+        if self._node.is_draining:
+            raise InstanceDraining(f"instance {self._node.instance!r} is shutting down and starts no new runs")
+        now, starts = self._node.database_now(), []
+        for workflow, arguments in calls:
+            check_size(arguments, self._payload_max, f"the input of {workflow.name}")
+            run = self._new_run(workflow, arguments, options)
+            starts.append(pending_start(run, arguments, now, chosen=False, start_at=options.start_at))
+        verdict = await self._committer.put(StartMany(tuple(starts)))
+        if isinstance(verdict, Unwritable):
+            raise DurableValueError(f"the database refuses these starts: {verdict.error}") from verdict.error
+        if not isinstance(verdict, Landed):
+            raise ContinuumError(f"start_many was refused ({verdict}); nothing was started")
+        self._wakes.runs_waiting()
+        return [Started(start.run_id, existing=False) for start in starts]
+
+    def _new_run(self, workflow: Workflow[..., Any], arguments: bytes, options: StartOptions) -> NewRun:
+        return NewRun(
+            run_id=options.run_id or self._node.new_id(),
+            workflow=workflow.name,
+            version=workflow.version,
+            namespace=options.namespace,
+            attributes=options.attributes,
+            idempotency_key=options.idempotency_key,
+            fingerprint=hashlib.sha256(arguments).digest() if options.idempotency_key is not None else None,
+            retention_seconds=workflow.retention_seconds,
+        )
+
+    async def _write(
+        self, run: NewRun, workflow: Workflow[..., Any], arguments: bytes, options: StartOptions
+    ) -> Verdict:
+        chosen = options.run_id is not None
+        is_late = options.start_at is not None and self._node.seconds_until(options.start_at) > 0
+        if is_late or self._supervisor.room <= 0 or (chosen and self._supervisor.has(run.run_id)):
+            start = pending_start(run, arguments, self._node.database_now(), chosen=chosen, start_at=options.start_at)
+            return await self._put_pending(start)
+        await self._committer.room()
+        verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        self._supervisor.start_run(
+            run,
+            workflow,
+            arguments,
+            chosen=chosen,
+            settled=lambda outcome: verdict.done() or verdict.set_result(outcome),
+        )
+        return await verdict
+
+    async def _put_pending(self, start: Start) -> Verdict:
+        verdict = await self._committer.put(start)
+        if isinstance(verdict, Landed):
+            if start.wake_at is None:
+                self._wakes.runs_waiting()
+            else:
+                self._wakes.watch_deadline(0.0)
+        return verdict
+
+    async def _winner(
+        self, run: NewRun, workflow: Workflow[..., Any], arguments: bytes, options: StartOptions
+    ) -> str | None:
+        """Return the run that this start lost against if it is the same start; None if it is gone.
+
+        Read in a statement of its own: the winner is invisible to the one that lost.
+        """
+        if options.idempotency_key is not None:
+            row = await self._journal.run_by_key(run.namespace, run.workflow, options.idempotency_key)
+            if row is not None:
+                if row.fingerprint == run.fingerprint or await self._means_the_same(row, workflow, arguments):
+                    return row.run_id
+                raise IdempotencyConflict(
+                    f"idempotency key {options.idempotency_key!r} was used before for {run.workflow} with another "
+                    "input; use a new key for a new start",
+                    run_id=row.run_id,
+                )
+        if options.run_id is not None and await self._journal.run(options.run_id) is not None:
+            raise RunExists(f"run {options.run_id} exists already; pick another id, or an idempotency key", run_id=run.run_id)
+        return None
+
+    async def _means_the_same(self, row: RunRow, workflow: Workflow[..., Any], arguments: bytes) -> bool:
+        history = await self._journal.history(row.run_id, generation=1)
+        started = next((event for event in history if event.type is EventType.STARTED), None)
+        return started is not None and same_input(arguments, started.payload, workflow.signature.parameters.recode)

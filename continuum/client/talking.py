@@ -1,0 +1,136 @@
+"""Reaching runs: signals and cancels, through memory where the run lives here, through its inbox where it does not."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Literal
+
+from continuum.client.inputs import short_name
+from continuum.codec import check_size, shape_of
+from continuum.definitions.catalog import Catalog
+from continuum.errors import DurableValueError, Problem, RunNotActive, RunNotFound, SignalInvalid, WorkflowNotFound
+from continuum.journal.port import ReadJournal
+from continuum.model.messages import Message, MessageKind
+from continuum.model.runs import RunRow
+from continuum.model.states import RunState
+from continuum.model.writes import Duplicate, Landed, Over, Posted, Unknown, Unwritable, Verdict
+from continuum.runtime.awaiting import Awaiting
+from continuum.runtime.delivery import Delivery
+from continuum.runtime.dispatcher import Dispatcher
+from continuum.runtime.execution import Execution
+from continuum.runtime.heartbeater import Membership
+from continuum.runtime.node import Node
+from continuum.runtime.registry import Registry
+
+CANCEL_WAIT_SECONDS = 2.0  # for a run whose owner is alive elsewhere to honour a cancel, before it is "requested"
+
+
+class Talker:
+    """Sends messages to runs."""
+
+    def __init__(
+        self,
+        *,
+        node: Node,
+        journal: ReadJournal,
+        registry: Registry[Execution],
+        delivery: Delivery,
+        awaiting: Awaiting,
+        dispatcher: Dispatcher,
+        membership: Membership,
+        catalog: Catalog,
+        payload_max: int,
+    ) -> None:
+        self._node = node
+        self._journal = journal
+        self._registry = registry
+        self._delivery = delivery
+        self._awaiting = awaiting
+        self._dispatcher = dispatcher
+        self._membership = membership
+        self._catalog = catalog
+        self._payload_max = payload_max
+
+    async def signal(
+        self, run_id: str, name: str, payload: object, *, delivery_id: str | None
+    ) -> Literal["delivered", "duplicate"]:
+        """Deliver a signal once it is durable: journaled by its run, or in its inbox."""
+        short_name(name, "name")
+        message = Message(
+            message_id=self._node.new_id(),
+            run_id=run_id,
+            kind=MessageKind.SIGNAL,
+            name=name,
+            payload=await self._encode(run_id, name, payload),
+            delivery_id=None if delivery_id is None else short_name(delivery_id, "delivery_id"),
+        )
+        match verdict := await self._send(message):
+            case Landed() | Posted():
+                self._node.emit("signal.delivered", run_id=run_id, signal=name)
+                return "delivered"
+            case Duplicate():
+                return "duplicate"
+            case _:
+                raise _refusal(verdict, run_id, "signalled")
+
+    async def cancel(self, run_id: str) -> Literal["cancelled", "requested"]:
+        """Cancel a run: recorded first, then honoured by whoever holds it, or by us if nobody does."""
+        message = Message(message_id=self._node.new_id(), run_id=run_id, kind=MessageKind.CANCEL)
+        verdict = await self._delivery.post(message)
+        if not isinstance(verdict, Posted):
+            raise _refusal(verdict, run_id, "cancelled")
+        if verdict.lease_owner is None:  # nobody holds it: so we end it, with or without its code
+            await self._membership.ensure()
+            await self._dispatcher.claim([run_id])
+        ending = await self._awaiting.ending(
+            run_id, wait_blocked=True, clock=self._node.clock, timeout_seconds=CANCEL_WAIT_SECONDS
+        )
+        if ending is not None and ending.state is not RunState.CANCELLED:
+            raise RunNotActive(f"run {run_id} {ending.state.value} before it could be cancelled", run_id=run_id)
+        return "cancelled" if ending is not None else "requested"
+
+    async def _send(self, message: Message) -> Verdict:
+        if message.delivery_id is None:
+            settled: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+            if self._delivery.offer(message, lambda verdict: settled.done() or settled.set_result(verdict)):
+                return await settled
+        return await self._delivery.post(message)
+
+    async def _encode(self, run_id: str, name: str, payload: object) -> bytes:
+        """Encode a payload, by the workflow's contract if it declares one and its code is here."""
+        shape = None
+        if self._catalog.declares_signals:
+            workflow = await self._workflow_of(run_id)
+            shape = workflow.signals.get(name) if workflow is not None else None
+        try:
+            encoded = (shape or shape_of(type(payload) if payload is not None else object)).encode(payload)
+        except DurableValueError as error:
+            problem = Problem(error.path, error.message)
+            raise SignalInvalid(f"the payload of signal {name!r}: {error}", problems=[problem], run_id=run_id) from error
+        return check_size(encoded, self._payload_max, f"the payload of signal {name!r}")
+
+    async def _workflow_of(self, run_id: str) -> Any:
+        execution = self._registry.get(run_id)
+        if execution is not None:
+            known = (execution.facts.workflow, execution.facts.version)
+        else:
+            row: RunRow | None = await self._journal.run(run_id)
+            if row is None:
+                return None
+            known = (row.workflow, row.version)
+        try:
+            return self._catalog.workflow(*known)
+        except WorkflowNotFound:
+            return None
+
+
+def _refusal(verdict: Verdict, run_id: str, done: str) -> Exception:
+    match verdict:
+        case Unknown():
+            return RunNotFound(f"there is no run {run_id} in this instance", run_id=run_id)
+        case Over():
+            return RunNotActive(f"run {run_id} has ended and can no longer be {done}", run_id=run_id)
+        case Unwritable(error):
+            return DurableValueError(f"the database refuses this message: {error}", run_id=run_id)
+        case _:
+            return RunNotActive(f"run {run_id} was not {done}: {verdict}", run_id=run_id)

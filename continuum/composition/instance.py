@@ -1,0 +1,315 @@
+"""A named runtime bound to one database, with the verbs as methods."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, TypeVar, TypeVarTuple, Unpack, overload
+from uuid import UUID
+
+from continuum.client.client import Client
+from continuum.client.reading import HistoryEvent, Page
+from continuum.client.starting import Started
+from continuum.composition.instances import Instances
+from continuum.composition.options import Settings
+from continuum.composition.wiring import Wiring, World
+from continuum.definitions.calls import Call
+from continuum.definitions.handles import RunHandle
+from continuum.definitions.workflow import Workflow
+from continuum.errors import InstanceNotStarted, JournalUnavailable
+from continuum.ids import canonical
+from continuum.journal.port import Journal
+from continuum.model.policy import Duration, seconds
+from continuum.model.runs import Run
+from continuum.model.states import RunState
+from continuum.runtime.component import Component
+
+R = TypeVar("R")
+A = TypeVar("A")
+Ts = TypeVarTuple("Ts")
+
+Flow = Callable[[Unpack[Ts]], Coroutine[Any, Any, R]]
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether an instance takes work; `details` names what keeps failing."""
+
+    state: Literal["ready", "draining", "drained", "degraded", "not_started"]
+    instance: str
+    details: tuple[str, ...] = ()
+
+
+class Instance:
+    """One instance. Its verbs raise InstanceNotStarted until its components have been entered."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        make_journal: Callable[[], Journal],
+        prepare: Callable[[], Coroutine[Any, Any, None]],
+        world: Callable[[], World],
+        instances: Instances[Instance],
+    ) -> None:
+        self.name = settings.name
+        self.settings = settings
+        self.wiring: Wiring | None = None
+        self._make_journal = make_journal
+        self._prepare = prepare
+        self._world = world
+        self._instances = instances
+        self._drained: Literal["no", "yes", "partly"] = "no"
+        self._draining: asyncio.Lock | None = None
+
+    def __repr__(self) -> str:
+        return f"<Instance {self.name}: {self.readiness().state}>"
+
+    def forget(self) -> None:
+        """Take the name back."""
+        self._instances.remove(self.name, self)
+
+    # --- life, driven by the parts ------------------------------------------------------------------------------------
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its journal is open."""
+        return self.wiring is not None
+
+    @property
+    def components(self) -> Mapping[str, Component] | None:
+        """The components, while the journal is open."""
+        return None if self.wiring is None else self.wiring.components
+
+    async def open(self) -> None:
+        """Open the journal and become an owner if runs or activities will live here."""
+        if self.wiring is not None:
+            return
+        await self._prepare()
+        journal = self._make_journal()
+        await journal.open(self.name)
+        try:
+            wiring = Wiring(self.settings, journal, self._world())
+            wiring.runs.attach()
+            wiring.client.opened()
+            await wiring.awaiting.start()
+            if self.settings.on("run_supervisor") or self.settings.on("activity_supervisor"):
+                await wiring.membership.ensure()
+        except BaseException:
+            await journal.close()
+            raise
+        self._drained, self._draining = "no", asyncio.Lock()
+        self.wiring = wiring
+        wiring.emit("instance.started")
+
+    async def drain(self, timeout: float | None = None) -> bool:
+        """Take no more work, finish or hand over what there is; True if nothing had to be left behind."""
+        wiring, lock = self.wiring, self._draining
+        if wiring is None or lock is None:
+            return True
+        wiring.node.is_draining = True
+        async with lock:
+            if self._drained == "no":
+                limit = self.settings.values["drain_timeout"] if timeout is None else timeout
+                deadline = wiring.node.clock.monotonic() + limit
+                runs = await wiring.runs.drain(limit)
+                await wiring.attempts.drain(max(deadline - wiring.node.clock.monotonic(), 0.0))
+                self._drained = "yes" if runs else "partly"
+                wiring.emit("instance.drained", complete=runs)
+        return self._drained == "yes"
+
+    async def close(self) -> None:
+        """Give up what is left, write what is queued, retire the owner row, close the journal."""
+        wiring = self.wiring
+        if wiring is None:
+            return
+        await self.drain()
+        self.wiring = None
+        await wiring.awaiting.stop()
+        await wiring.attempts.stop()
+        await wiring.runs.stop()
+        limit = self.settings.values["drain_timeout"]
+        try:
+            async with wiring.node.clock.timeout(limit):
+                await wiring.committer.close()
+                if wiring.node.owner is not None:
+                    await wiring.journal.retire(wiring.node.owner)
+        except (TimeoutError, JournalUnavailable) as error:  # the database is away: the sweep will find our leases
+            wiring.emit("instance.left_leases", error=repr(error))
+        await wiring.journal.close()
+        wiring.emit("instance.stopped")
+
+    def readiness(self) -> Readiness:
+        """Say whether it takes work."""
+        wiring = self.wiring
+        if wiring is None:
+            return Readiness("not_started", self.name)
+        if self._drained != "no":
+            return Readiness("drained", self.name)
+        if wiring.node.is_draining:
+            return Readiness("draining", self.name)
+        failing = tuple(part.name for part in wiring.components.values() if part.is_degraded)
+        return Readiness("degraded" if failing else "ready", self.name, failing)
+
+    @property
+    def _client(self) -> Client:
+        if self.wiring is None:
+            raise InstanceNotStarted(
+                f"instance {self.name!r} is registered but not running: enter its children first "
+                "(`async with children(...)`, or the host's lifespan)"
+            )
+        return self.wiring.client
+
+    # --- the verbs ----------------------------------------------------------------------------------------------------
+
+    @overload
+    async def start(
+        self,
+        flow: Flow[Unpack[Ts], R],
+        /,
+        *args: Unpack[Ts],
+        run_id: str | UUID | None = ...,
+        idempotency_key: str | None = ...,
+        namespace: str = ...,
+        attributes: Mapping[str, Any] | None = ...,
+        start_at: datetime | None = ...,
+    ) -> RunHandle[R]: ...
+    @overload
+    async def start(
+        self,
+        flow: Call[R],
+        /,
+        *,
+        run_id: str | UUID | None = ...,
+        idempotency_key: str | None = ...,
+        namespace: str = ...,
+        attributes: Mapping[str, Any] | None = ...,
+        start_at: datetime | None = ...,
+    ) -> RunHandle[R]: ...
+    async def start(
+        self,
+        flow: Any,
+        /,
+        *args: Any,
+        run_id: str | UUID | None = None,
+        idempotency_key: str | None = None,
+        namespace: str = "default",
+        attributes: Mapping[str, Any] | None = None,
+        start_at: datetime | None = None,
+    ) -> RunHandle[Any]:
+        """Start a run; see `continuum.start`."""
+        workflow, started = await self._client.start(
+            flow,
+            args,
+            run_id=run_id,
+            idempotency_key=idempotency_key,
+            namespace=namespace,
+            attributes=attributes,
+            start_at=start_at,
+        )
+        return self._handle(workflow, started)
+
+    @overload
+    async def start_many(
+        self,
+        flow: Callable[[A], Coroutine[Any, Any, R]],
+        inputs: Iterable[A],
+        /,
+        *,
+        namespace: str = ...,
+        attributes: Mapping[str, Any] | None = ...,
+        start_at: datetime | None = ...,
+    ) -> list[RunHandle[R]]: ...
+    @overload
+    async def start_many(
+        self,
+        calls: Iterable[Call[R]],
+        /,
+        *,
+        namespace: str = ...,
+        attributes: Mapping[str, Any] | None = ...,
+        start_at: datetime | None = ...,
+    ) -> list[RunHandle[R]]: ...
+    async def start_many(
+        self,
+        flow: Any,
+        inputs: Iterable[Any] | None = None,
+        /,
+        *,
+        namespace: str = "default",
+        attributes: Mapping[str, Any] | None = None,
+        start_at: datetime | None = None,
+    ) -> list[RunHandle[Any]]:
+        """Start many runs in one commit, all or none; see `continuum.start_many`."""
+        started = await self._client.start_many(
+            flow, inputs, namespace=namespace, attributes=attributes, start_at=start_at
+        )
+        return [self._handle(workflow, one) for workflow, one in started]
+
+    async def signal(
+        self, run_id: str | UUID, name: str, payload: object = None, /, *, delivery_id: str | None = None
+    ) -> Literal["delivered", "duplicate"]:
+        """Signal a run; see `continuum.signal`."""
+        return await self._client.signal(run_id, name, payload, delivery_id=delivery_id)
+
+    async def cancel(self, run_id: str | UUID, /) -> Literal["cancelled", "requested"]:
+        """Cancel a run; see `continuum.cancel`."""
+        return await self._client.cancel(run_id)
+
+    @overload
+    async def await_run(
+        self, run_id: str | UUID, /, *, timeout: Duration | None = ..., wait_blocked: bool = ...
+    ) -> object: ...
+    @overload
+    async def await_run(
+        self, run_id: str | UUID, workflow: Workflow[..., R], /, *, timeout: Duration | None = ..., wait_blocked: bool = ...
+    ) -> R: ...
+    async def await_run(
+        self,
+        run_id: str | UUID,
+        workflow: Workflow[..., Any] | None = None,
+        /,
+        *,
+        timeout: Duration | None = None,
+        wait_blocked: bool = False,
+    ) -> Any:
+        """Wait for a run's end; see `continuum.await_run`."""
+        return await self._client.result(run_id, workflow, timeout=timeout, wait_blocked=wait_blocked)
+
+    async def result_of(
+        self, run_id: str, workflow: Any, *, timeout: Duration | None, wait_blocked: bool
+    ) -> Any:  # see definitions.handles.Verbs
+        """Wait for a run's end, for a handle."""
+        return await self._client.result(run_id, workflow, timeout=timeout, wait_blocked=wait_blocked)
+
+    async def get_run(self, run_id: str | UUID, /) -> Run:
+        """Read a run; see `continuum.get_run`."""
+        return await self._client.get_run(run_id)
+
+    async def list_runs(
+        self,
+        *,
+        workflow: str | Workflow[..., Any] | None = None,
+        state: RunState | str | None = None,
+        namespace: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page[Run]:
+        """List runs, newest first; see `continuum.list_runs`."""
+        return await self._client.list_runs(
+            workflow=workflow, state=state, namespace=namespace, attributes=attributes, limit=limit, cursor=cursor
+        )
+
+    async def history(self, run_id: str | UUID, /) -> list[HistoryEvent]:
+        """Read a run's history; see `continuum.history`."""
+        return await self._client.history(run_id)
+
+    async def drained(self, timeout: Duration | None = None) -> bool:
+        """Drain; see `continuum.drain`."""
+        return await self.drain(None if timeout is None else seconds(timeout, name="timeout"))
+
+    def _handle(self, workflow: Workflow[..., Any], started: Started) -> RunHandle[Any]:
+        return RunHandle(canonical(started.run_id), workflow, lambda: self, existing=started.existing)

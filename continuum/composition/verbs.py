@@ -1,0 +1,288 @@
+"""The verbs as functions: each finds its instance and asks it.
+
+`instance=None` means the default instance, and in an activity the one that performs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
+from typing import Any, Literal, TypeVar, TypeVarTuple, Unpack, overload
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from continuum.client.reading import HistoryEvent, Page
+from continuum.composition.building import instances
+from continuum.composition.instance import Instance, Readiness
+from continuum.composition.instances import DEFAULT
+from continuum.definitions.calls import Call
+from continuum.definitions.handles import RunHandle
+from continuum.definitions.workflow import Workflow
+from continuum.journal.sql import migrate as migrate_engine
+from continuum.model.policy import Duration
+from continuum.model.runs import Run
+from continuum.model.states import RunState
+from continuum.runtime.activity_context import current
+from continuum.runtime.component import Component
+
+R = TypeVar("R")
+A = TypeVar("A")
+Ts = TypeVarTuple("Ts")
+
+
+def instance(name: str, /) -> Instance:
+    """Return the instance of this name, with the verbs as methods.
+
+    Raises:
+        InstanceNotRegistered: there is none.
+    """
+    return instances.get(name)
+
+
+def resolve(name: str | None) -> Instance:
+    """Return the instance that a verb means."""
+    if name is None:
+        context = current.get(None)
+        name = context.instance if context is not None else DEFAULT
+    return instances.get(name)
+
+
+@overload
+async def start(
+    flow: Callable[[Unpack[Ts]], Coroutine[Any, Any, R]],
+    /,
+    *args: Unpack[Ts],
+    instance: str | None = ...,
+    run_id: str | UUID | None = ...,
+    idempotency_key: str | None = ...,
+    namespace: str = ...,
+    attributes: Mapping[str, Any] | None = ...,
+    start_at: datetime | None = ...,
+) -> RunHandle[R]: ...
+@overload
+async def start(
+    flow: Call[R],
+    /,
+    *,
+    instance: str | None = ...,
+    run_id: str | UUID | None = ...,
+    idempotency_key: str | None = ...,
+    namespace: str = ...,
+    attributes: Mapping[str, Any] | None = ...,
+    start_at: datetime | None = ...,
+) -> RunHandle[R]: ...
+async def start(
+    flow: Any,
+    /,
+    *args: Any,
+    instance: str | None = None,
+    run_id: str | UUID | None = None,
+    idempotency_key: str | None = None,
+    namespace: str = "default",
+    attributes: Mapping[str, Any] | None = None,
+    start_at: datetime | None = None,
+) -> RunHandle[Any]:
+    """Start a run of a workflow; returns once that is durable.
+
+    Args:
+        flow: a workflow followed by its positional arguments, or `flow.bound(...)` for keyword-only ones.
+        run_id: a UUID of your own; by default a new UUIDv7.
+        idempotency_key: the same key and input give the same run for as long as it is kept, per namespace and workflow.
+        namespace: groups runs; 1 to 200 characters.
+        attributes: a small JSON object to find the run by.
+        start_at: an aware datetime before which the run does not begin.
+
+    Raises:
+        InputInvalid: the arguments do not fit; `problems` points at each.
+        IdempotencyConflict: the key was used with another input.
+        RunExists: the run id is taken.
+        InstanceDraining, InstanceNotRegistered, InstanceNotStarted, WrongEventLoop, JournalUnavailable.
+    """
+    return await resolve(instance).start(
+        flow,
+        *args,
+        run_id=run_id,
+        idempotency_key=idempotency_key,
+        namespace=namespace,
+        attributes=attributes,
+        start_at=start_at,
+    )
+
+
+@overload
+async def start_many(
+    flow: Callable[[A], Coroutine[Any, Any, R]],
+    inputs: Iterable[A],
+    /,
+    *,
+    instance: str | None = ...,
+    namespace: str = ...,
+    attributes: Mapping[str, Any] | None = ...,
+    start_at: datetime | None = ...,
+) -> list[RunHandle[R]]: ...
+@overload
+async def start_many(
+    calls: Iterable[Call[R]],
+    /,
+    *,
+    instance: str | None = ...,
+    namespace: str = ...,
+    attributes: Mapping[str, Any] | None = ...,
+    start_at: datetime | None = ...,
+) -> list[RunHandle[R]]: ...
+async def start_many(
+    flow: Any,
+    inputs: Iterable[Any] | None = None,
+    /,
+    *,
+    instance: str | None = None,
+    namespace: str = "default",
+    attributes: Mapping[str, Any] | None = None,
+    start_at: datetime | None = None,
+) -> list[RunHandle[Any]]:
+    """Start many runs in one commit, all or none: one workflow with an input each, or calls made by `.bound()`.
+
+    They are inserted for whoever has room, so a node that starts ten thousand does not have to run them all.
+
+    Raises:
+        As `start`; nothing was started then.
+    """
+    return await resolve(instance).start_many(
+        flow, inputs, namespace=namespace, attributes=attributes, start_at=start_at
+    )
+
+
+async def signal(
+    run_id: str | UUID,
+    name: str,
+    payload: object = None,
+    /,
+    *,
+    instance: str | None = None,
+    delivery_id: str | None = None,
+) -> Literal["delivered", "duplicate"]:
+    """Send a run a signal; returns once that is durable.
+
+    Args:
+        delivery_id: a second delivery with this id is answered "duplicate", for as long as the run is kept.
+
+    Raises:
+        RunNotFound: there is no such run.
+        RunNotActive: it has ended.
+        SignalInvalid: the payload does not fit what the workflow declares.
+    """
+    return await resolve(instance).signal(run_id, name, payload, delivery_id=delivery_id)
+
+
+async def cancel(run_id: str | UUID, /, *, instance: str | None = None) -> Literal["cancelled", "requested"]:
+    """Cancel a run: a database transition, no workflow code runs, waiting activities are withdrawn.
+
+    "requested" says that it is recorded and that the node that holds the run has not honoured it yet.
+
+    Raises:
+        RunNotFound, RunNotActive.
+    """
+    return await resolve(instance).cancel(run_id)
+
+
+@overload
+async def await_run(
+    run_id: str | UUID, /, *, timeout: Duration | None = ..., wait_blocked: bool = ..., instance: str | None = ...
+) -> object: ...
+@overload
+async def await_run(
+    run_id: str | UUID,
+    workflow: Workflow[..., R],
+    /,
+    *,
+    timeout: Duration | None = ...,
+    wait_blocked: bool = ...,
+    instance: str | None = ...,
+) -> R: ...
+async def await_run(
+    run_id: str | UUID,
+    workflow: Workflow[..., Any] | None = None,
+    /,
+    *,
+    timeout: Duration | None = None,
+    wait_blocked: bool = False,
+    instance: str | None = None,
+) -> Any:
+    """Wait for a run's end and return its result; typed if the workflow is given.
+
+    Args:
+        timeout: seconds or timedelta; None waits for ever.
+        wait_blocked: wait on while the run is blocked, instead of raising RunBlocked.
+
+    Raises:
+        RunFailed, RunCancelled, RunBlocked, ResultTimedOut, RunNotFound.
+    """
+    target = resolve(instance)
+    return await target.result_of(str(run_id), workflow, timeout=timeout, wait_blocked=wait_blocked)
+
+
+async def get_run(run_id: str | UUID, /, *, instance: str | None = None) -> Run:
+    """Read a run.
+
+    Raises:
+        RunNotFound: there is none of this id.
+    """
+    return await resolve(instance).get_run(run_id)
+
+
+async def list_runs(
+    *,
+    workflow: str | Workflow[..., Any] | None = None,
+    state: RunState | str | None = None,
+    namespace: str | None = None,
+    attributes: Mapping[str, Any] | None = None,
+    limit: int = 100,
+    cursor: str | None = None,
+    instance: str | None = None,
+) -> Page[Run]:
+    """List runs, newest first, by pages of at most 1,000; pass `next_cursor` on to read the next one.
+
+    Raises:
+        InputInvalid: a filter, the limit or the cursor is not acceptable.
+    """
+    return await resolve(instance).list_runs(
+        workflow=workflow, state=state, namespace=namespace, attributes=attributes, limit=limit, cursor=cursor
+    )
+
+
+async def history(run_id: str | UUID, /, *, instance: str | None = None) -> list[HistoryEvent]:
+    """Read a run's history, decoded.
+
+    Raises:
+        RunNotFound: there is none of this id.
+    """
+    return await resolve(instance).history(run_id)
+
+
+async def drain(*, instance: str | None = None, timeout: Duration | None = None) -> bool:
+    """Take no more work and hand over what there is, within `timeout` (seconds or timedelta; `drain_timeout`).
+
+    Returns True if everything was finished or given back in time.
+    """
+    return await resolve(instance).drained(timeout)
+
+
+def readiness(*, instance: str | None = None) -> Readiness:
+    """Say whether an instance takes work; touches no database."""
+    return resolve(instance).readiness()
+
+
+async def migrate(engine: AsyncEngine, *, schema: str | None = None) -> None:
+    """Create or upgrade the tables of a database; safe from several processes at once."""
+    await migrate_engine(engine, schema=schema)
+
+
+@asynccontextmanager
+async def lifespan(*components: Component) -> AsyncIterator[None]:
+    """Enter components in order and leave them in reverse: `async with continuum.lifespan(*orders, *billing)`."""
+    async with AsyncExitStack() as stack:
+        for component in components:
+            await stack.enter_async_context(component)
+        yield

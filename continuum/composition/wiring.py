@@ -1,0 +1,322 @@
+"""Builds the parts of one running instance around its journal. Cheap objects; nothing runs until it is started.
+
+What is off is built all the same and never started: a supervisor that was not opened has no room and no slots, a loop
+that does not run hears its nudges and does nothing. So no code asks whether a part is there.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from continuum.client.client import Client
+from continuum.clock import Clock
+from continuum.composition.options import Settings
+from continuum.definitions.activity import Activity
+from continuum.definitions.catalog import Catalog
+from continuum.ids import IdSource
+from continuum.journal.group import GroupCommitter
+from continuum.journal.port import Journal
+from continuum.runtime.activity_dispatcher import ActivityDispatcher
+from continuum.runtime.activity_supervisor import ActivityFinder, ActivitySupervisor
+from continuum.runtime.awaiting import Awaiting
+from continuum.runtime.component import Component
+from continuum.runtime.delivery import Delivery
+from continuum.runtime.dispatcher import Dispatcher
+from continuum.runtime.execution import Execution
+from continuum.runtime.heartbeater import LeaseHeartbeater, Membership, ThreadedHeartbeater
+from continuum.runtime.node import Node
+from continuum.runtime.pruner import Pruner
+from continuum.runtime.pubsub import NoPubSub, PubSub
+from continuum.runtime.recovery import Recovery
+from continuum.runtime.registry import Registry
+from continuum.runtime.run_supervisor import RunSupervisor
+from continuum.runtime.signal_router import SignalRouter
+from continuum.runtime.snapshotter import Snapshotter
+from continuum.runtime.timer_wheel import TimerWheel
+from continuum.runtime.wakes import Wakes
+from continuum.telemetry import Emitter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What a process's surroundings are: real ones, or those of a test."""
+
+    clock: Clock
+    draw: Random
+    new_id: IdSource
+    catalog: Catalog
+    is_threaded: bool  # whether heartbeats have a thread of their own
+    has_pollers: bool = True  # False: loops run only when nudged
+    fakes: Mapping[str, Activity[..., Any]] | None = None
+
+
+AWAIT_SECONDS = 0.5  # slowest poll for endings of runs that live elsewhere
+AWAIT_LOCAL_SECONDS = 5.0  # and for those that live here, in case memory is wrong
+AUDIT_PASSES = 10
+
+
+class Wiring:
+    """All parts of one instance, connected."""
+
+    def __init__(self, settings: Settings, journal: Journal, world: World) -> None:
+        self.settings = settings
+        self.journal = journal
+        self.world = world
+        values = settings.values
+        node_name = values["node"] or socket.gethostname()
+        self.emit = Emitter(instance=settings.name, node=node_name)
+        self.node = Node(
+            instance=settings.name,
+            name=node_name,
+            clock=world.clock,
+            draw=world.draw,
+            new_id=world.new_id,
+            emit=self.emit,
+            lease_ttl=values["lease_ttl"],
+            advertise_url=values["advertise_url"],
+        )
+        self.wakes = Wakes()
+        self.registry: Registry[Execution] = Registry()
+        self.pubsub = PubSub() if settings.on("pubsub") else NoPubSub()
+        self.committer = GroupCommitter(
+            journal=journal, clock=world.clock, draw=world.draw, emit=self.emit, lanes=journal.lanes
+        )
+        self.delivery = Delivery(
+            node=self.node, registry=self.registry, committer=self.committer, wakes=self.wakes
+        )
+        self.awaiting = Awaiting(
+            self._name("awaiting"),
+            node=self.node,
+            journal=journal,
+            pubsub=self.pubsub,
+            lives_here=lambda run_id: settings.on("pubsub") and run_id in self.registry,
+            interval=self._every(AWAIT_SECONDS),
+            local_interval=self._every(AWAIT_LOCAL_SECONDS),
+        )
+        self.attempts = self._activity_supervisor()
+        self.runs = self._run_supervisor()
+        self.membership = Membership(node=self.node, owners=journal, lost=self.runs.lost)
+        self.dispatcher = self._dispatcher()
+        self.components: Mapping[str, Component] = {
+            "pubsub": Component(self._name("pubsub")),
+            "registry": Component(self._name("registry")),
+            "run_supervisor": self.runs,
+            "activity_supervisor": self.attempts,
+            "heartbeater": self._heartbeater(),
+            "dispatcher": self.dispatcher,
+            "activity_dispatcher": self._activity_dispatcher(),
+            "recovery": self._recovery(),
+            "snapshotter": self._snapshotter(),
+            "timer_wheel": self._timer_wheel(),
+            "signal_router": self._signal_router(),
+            "pruner": self._pruner(),
+        }
+        self.client = self._client()
+
+    def _name(self, part: str) -> str:
+        return f"{self.settings.name}.{part}"
+
+    def _every(self, seconds: float) -> float | None:
+        return seconds if self.world.has_pollers else None
+
+    @property
+    def workflows(self) -> tuple[tuple[str, int], ...]:
+        """What this instance serves, as (name, version)."""
+        chosen = self.settings.values["workflows"]
+        if chosen is None:
+            return self.world.catalog.workflows
+        return tuple(sorted((name, flow.version) for flow in chosen for name in (flow.name, *flow.aliases)))
+
+    def _find_workflow(self, name: str, version: int) -> Any:
+        if (name, version) not in self.workflows:
+            return None
+        return self.world.catalog.workflow(name, version)
+
+    @property
+    def _activities(self) -> tuple[str, ...]:
+        chosen = self.settings.values["activities"]
+        if chosen is None:
+            return self.world.catalog.activities
+        return tuple(sorted(activity.name for activity in chosen))
+
+    def _find_activity(self, name: str) -> Any:
+        chosen = self.settings.values["activities"]
+        if chosen is not None and all(activity.name != name for activity in chosen):
+            return None
+        return self.world.catalog.activity(name)
+
+    def _activity_supervisor(self) -> ActivitySupervisor:
+        options, values = self.settings.part("activity_supervisor"), self.settings.values
+        return ActivitySupervisor(
+            self._name("activity_supervisor"),
+            node=self.node,
+            journal=self.journal,
+            activities=ActivityFinder(self._find_activity, lambda: self._activities, self.world.fakes),
+            delivery=self.delivery,
+            wakes=self.wakes,
+            interval=self._every(values["lease_ttl"] / 3),
+            max_concurrency=options["max_concurrency"],
+            threads=options["threads"],
+            queues=options["queues"],
+            state=values["state"],
+            payload_max=values["payload_max"],
+            details_max=values["details_max"],
+        )
+
+    def _run_supervisor(self) -> RunSupervisor:
+        return RunSupervisor(
+            self._name("run_supervisor"),
+            node=self.node,
+            journal=self.journal,
+            committer=self.committer,
+            registry=self.registry,
+            pubsub=self.pubsub,
+            wakes=self.wakes,
+            delivery=self.delivery,
+            attempts=self.attempts,
+            find_workflow=self._find_workflow,
+            cache=self.settings.part("run_supervisor")["cache"],
+            history_max=self.settings.values["history_max"],
+        )
+
+    def _heartbeater(self) -> Component:
+        interval = self.settings.part("heartbeater")["interval"] or self.node.lease_ttl / 3
+        if self.world.is_threaded:
+            return ThreadedHeartbeater(
+                self._name("heartbeater"),
+                node=self.node,
+                journal=self.journal,
+                membership=self.membership,
+                interval=interval,
+            )
+        return LeaseHeartbeater(
+            self._name("heartbeater"),
+            node=self.node,
+            owners=self.journal,
+            membership=self.membership,
+            interval=self._every(interval),
+        )
+
+    def _dispatcher(self) -> Dispatcher:
+        options = self.settings.part("dispatcher")
+        dispatcher = Dispatcher(
+            self._name("dispatcher"),
+            node=self.node,
+            journal=self.journal,
+            supervisor=self.runs,
+            wakes=self.wakes,
+            workflows=lambda: self.workflows,
+            interval=self._every(options["interval"]),
+            batch=options["batch"],
+        )
+        if self.settings.on("dispatcher"):
+            self.wakes.claim_runs = dispatcher.nudge
+        return dispatcher
+
+    def _activity_dispatcher(self) -> ActivityDispatcher:
+        options = self.settings.part("activity_dispatcher")
+        dispatcher = ActivityDispatcher(
+            self._name("activity_dispatcher"),
+            node=self.node,
+            journal=self.journal,
+            supervisor=self.attempts,
+            interval=self._every(options["interval"]),
+            batch=options["batch"],
+        )
+        if self.settings.on("activity_dispatcher"):
+            self.wakes.claim_tasks = dispatcher.nudge
+        return dispatcher
+
+    def _recovery(self) -> Recovery:
+        return Recovery(
+            self._name("recovery"),
+            node=self.node,
+            owners=self.journal,
+            journal=self.journal,
+            delivery=self.delivery,
+            wakes=self.wakes,
+            attempts=self.attempts,
+            knows_run=self._knows_run,
+            interval=self._every(self.settings.part("recovery")["interval"]),
+            audit_every=AUDIT_PASSES,
+        )
+
+    def _knows_run(self, run_id: str, owner: str) -> bool:
+        execution = self.registry.get(run_id)
+        return execution is not None and execution.owner == owner
+
+    def _snapshotter(self) -> Snapshotter:
+        options = self.settings.part("snapshotter")
+        return Snapshotter(
+            self._name("snapshotter"),
+            node=self.node,
+            journal=self.journal,
+            registry=self.registry,
+            interval=self._every(options["interval"]),
+            threshold=options["threshold"],
+        )
+
+    def _timer_wheel(self) -> TimerWheel:
+        horizon = self.settings.part("timer_wheel")["horizon"]
+        wheel = TimerWheel(
+            self._name("timer_wheel"),
+            node=self.node,
+            journal=self.journal,
+            registry=self.registry,
+            wakes=self.wakes,
+            horizon=horizon if self.world.has_pollers else FOR_EVER_SECONDS,
+            interval=self._every(horizon / 2),
+        )
+        if self.settings.on("timer_wheel"):
+            self.runs.watch_deadlines_with(wheel.watch)
+            self.wakes.watch_deadline = wheel.nudge
+        return wheel
+
+    def _signal_router(self) -> SignalRouter:
+        router = SignalRouter(
+            self._name("signal_router"),
+            node=self.node,
+            journal=self.journal,
+            notices=self.journal,
+            has_notices=self.journal.has_notices and self.world.has_pollers,
+            registry=self.registry,
+            wakes=self.wakes,
+            interval=self._every(self.settings.part("signal_router")["catch_up"]),
+        )
+        if self.settings.on("signal_router"):
+            self.wakes.read_inbox = router.read_inbox
+            self.wakes.tell_others = router.tell_others
+        return router
+
+    def _pruner(self) -> Pruner:
+        options = self.settings.part("pruner")
+        return Pruner(
+            self._name("pruner"),
+            node=self.node,
+            journal=self.journal,
+            interval=self._every(options["interval"]),
+            batch=options["batch"],
+        )
+
+    def _client(self) -> Client:
+        return Client(
+            node=self.node,
+            journal=self.journal,
+            committer=self.committer,
+            registry=self.registry,
+            supervisor=self.runs,
+            delivery=self.delivery,
+            awaiting=self.awaiting,
+            dispatcher=self.dispatcher,
+            membership=self.membership,
+            wakes=self.wakes,
+            catalog=self.world.catalog,
+            payload_max=self.settings.values["payload_max"],
+        )
+
+
+FOR_EVER_SECONDS = 10_000 * 365 * 86_400.0

@@ -1,0 +1,276 @@
+"""The host's payload codec around a journal: everything that is stored passes it, nothing else knows of it.
+
+Sealed are event payloads, messages, heartbeat details and snapshots: whatever a user's value is in. Attributes, names
+and ids stay readable, for they are searched. A payload that cannot be opened raises `DurableValueError` naming its run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from continuum.codec import PayloadCodec, PayloadContext
+from continuum.errors import DurableValueError
+from continuum.journal.port import (
+    Claims,
+    Held,
+    Journal,
+    LoadedRun,
+    OwnerJournal,
+    RunFilter,
+    Swept,
+)
+from continuum.model.events import Event, EventType
+from continuum.model.messages import Message
+from continuum.model.owners import Owner
+from continuum.model.packing import pack_history, unpack_history
+from continuum.model.runs import Ending, RunRow
+from continuum.model.states import RunState
+from continuum.model.tasks import Attempt, Beat, ClaimedTask
+from continuum.model.writes import Commit, Finish, Post, Start, StartMany, Verdict, Write
+
+
+SEALED = b"\x01"  # before every sealed payload; JSON never begins so
+
+
+def sealed(journal: Journal, codec: PayloadCodec | None) -> Journal:
+    """Return the journal behind a codec, or as it is without one."""
+    return journal if codec is None else SealedJournal(journal, codec)
+
+
+class SealedJournal:
+    """A journal whose payloads pass a codec on their way in and out."""
+
+    def __init__(self, journal: Journal, codec: PayloadCodec) -> None:
+        self._journal = journal
+        self._codec = codec
+        self.has_notices = journal.has_notices
+        self.lanes = journal.lanes
+
+    # --- in and out ---------------------------------------------------------------------------------------------------
+
+    def _seal(self, payload: bytes | None, run_id: str, kind: str, name: str | None) -> bytes | None:
+        return None if payload is None else SEALED + self._codec.encode(payload, PayloadContext(run_id, kind, name))
+
+    def _open(self, payload: bytes | None, run_id: str, kind: str, name: str | None) -> bytes | None:
+        if payload is None or not payload.startswith(SEALED):  # the journal's own, such as an exhausted attempt's
+            return payload
+        try:
+            return self._codec.decode(payload[1:], PayloadContext(run_id, kind, name))
+        except Exception as error:  # a host's codec may raise anything
+            message = f"the payload codec cannot open a {kind} of run {run_id}: {error!r}"
+            raise DurableValueError(message, run_id=run_id) from error
+
+    def _seal_event(self, run_id: str, event: Event) -> Event:
+        return replace(event, payload=self._seal(event.payload, run_id, event.type.value, event.name))
+
+    def _open_event(self, run_id: str, event: Event) -> Event:
+        return replace(event, payload=self._open(event.payload, run_id, event.type.value, event.name))
+
+    def _seal_message(self, message: Message) -> Message:
+        return replace(
+            message, payload=self._seal(message.payload, message.run_id, message.kind.value, message.name)
+        )
+
+    def _open_message(self, message: Message) -> Message:
+        return replace(
+            message, payload=self._open(message.payload, message.run_id, message.kind.value, message.name)
+        )
+
+    def _seal_write(self, write: Write) -> Write:
+        match write:
+            case Start() | Commit():
+                return replace(write, events=tuple(self._seal_event(write.run_id, event) for event in write.events))
+            case StartMany(starts):
+                return StartMany(
+                    tuple(
+                        replace(start, events=tuple(self._seal_event(start.run_id, event) for event in start.events))
+                        for start in starts
+                    )
+                )
+            case Post(message):
+                return Post(self._seal_message(message))
+            case Finish(attempt, message):
+                return Finish(attempt, self._seal_message(message))
+            case _:
+                return write
+
+    # --- what carries payloads ----------------------------------------------------------------------------------------
+
+    async def write(self, lane: int, batch: Sequence[Write]) -> Sequence[Verdict]:
+        """Seal and write."""
+        return await self._journal.write(lane, [self._seal_write(write) for write in batch])
+
+    async def load_runs(self, run_ids: Sequence[str]) -> Sequence[LoadedRun]:
+        """Load and open."""
+        return [
+            replace(
+                loaded,
+                history=tuple(self._open_event(loaded.row.run_id, event) for event in loaded.history),
+                messages=tuple(self._open_message(message) for message in loaded.messages),
+            )
+            for loaded in await self._journal.load_runs(run_ids)
+        ]
+
+    async def unread(self, owner: str, *, limit: int) -> Sequence[Message]:
+        """Read and open."""
+        return [self._open_message(message) for message in await self._journal.unread(owner, limit=limit)]
+
+    async def claim_tasks(
+        self, owner: str, *, activities: Sequence[str], slots: Mapping[str, int], default_slots: int
+    ) -> Sequence[ClaimedTask]:
+        """Claim and open."""
+        claimed = await self._journal.claim_tasks(
+            owner, activities=activities, slots=slots, default_slots=default_slots
+        )
+        return [self._open_task(task) for task in claimed]
+
+    def _open_task(self, task: ClaimedTask) -> ClaimedTask:
+        run_id = task.attempt.key.run_id
+        arguments = self._open(task.arguments, run_id, EventType.ACTIVITY_SCHEDULED.value, task.activity)
+        details = self._open(task.details, run_id, HEARTBEAT, task.activity)
+        return replace(task, arguments=arguments or b"{}", details=details)
+
+    async def heartbeat_tasks(self, beats: Sequence[Beat]) -> Sequence[Attempt]:
+        """Seal and store."""
+        return await self._journal.heartbeat_tasks(
+            [
+                replace(beat, details=self._seal(beat.details, beat.attempt.key.run_id, HEARTBEAT, beat.activity))
+                for beat in beats
+            ]
+        )
+
+    async def history(self, run_id: str, *, generation: int | None = None) -> Sequence[Event]:
+        """Read and open."""
+        events = await self._journal.history(run_id, generation=generation)
+        return [self._open_event(run_id, event) for event in events]
+
+    async def endings(self, run_ids: Sequence[str]) -> Sequence[Ending]:
+        """Read and open."""
+        return [
+            replace(ending, payload=self._open(ending.payload, ending.run_id, ending.state.value, None))
+            for ending in await self._journal.endings(run_ids)
+        ]
+
+    async def save_snapshot(self, run_id: str, *, generation: int, seq: int, blob: bytes) -> bool:
+        """Seal each event of the snapshot and store it."""
+        events = [self._seal_event(run_id, event) for event in unpack_history(blob)]
+        return await self._journal.save_snapshot(run_id, generation=generation, seq=seq, blob=pack_history(events))
+
+    # --- what does not ------------------------------------------------------------------------------------------------
+
+    async def open(self, instance: str) -> None:
+        """Open the journal."""
+        await self._journal.open(instance)
+
+    async def close(self) -> None:
+        """Close the journal."""
+        await self._journal.close()
+
+    def heart(self) -> OwnerJournal:
+        """Return the owner statements."""
+        return self._journal.heart()
+
+    async def close_heart(self) -> None:
+        """Close their connection."""
+        await self._journal.close_heart()
+
+    async def judge(self, write: Write) -> Verdict | None:
+        """Judge."""
+        return await self._journal.judge(write)
+
+    async def register(self, owner: Owner, *, ttl_seconds: float) -> datetime:
+        """Register."""
+        return await self._journal.register(owner, ttl_seconds=ttl_seconds)
+
+    async def renew(self, owner: str, *, ttl_seconds: float) -> datetime | None:
+        """Renew."""
+        return await self._journal.renew(owner, ttl_seconds=ttl_seconds)
+
+    async def retire(self, owner: str) -> None:
+        """Retire."""
+        await self._journal.retire(owner)
+
+    async def declare_dead(self) -> Sequence[str]:
+        """Declare dead."""
+        return await self._journal.declare_dead()
+
+    async def owners(self) -> Sequence[Owner]:
+        """Return the owners."""
+        return await self._journal.owners()
+
+    async def sweep(self, *, crashes_max: int, backoff_seconds: float, task_backoff_seconds: float) -> Swept:
+        """Sweep."""
+        return await self._journal.sweep(
+            crashes_max=crashes_max, backoff_seconds=backoff_seconds, task_backoff_seconds=task_backoff_seconds
+        )
+
+    async def held(self, owner: str) -> Held:
+        """Return what is held."""
+        return await self._journal.held(owner)
+
+    async def release_run(
+        self,
+        run_id: str,
+        *,
+        owner: str,
+        token: int,
+        state: RunState | None = None,
+        backoff_seconds: float | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        """Release."""
+        return await self._journal.release_run(
+            run_id, owner=owner, token=token, state=state, backoff_seconds=backoff_seconds, reason=reason
+        )
+
+    async def claim_runs(
+        self,
+        owner: str,
+        *,
+        workflows: Sequence[tuple[str, int]],
+        limit: int,
+        run_ids: Sequence[str] | None = None,
+    ) -> Claims:
+        """Claim."""
+        return await self._journal.claim_runs(owner, workflows=workflows, limit=limit, run_ids=run_ids)
+
+    async def upcoming(self, *, horizon_seconds: float, limit: int) -> Sequence[tuple[str, datetime]]:
+        """Look ahead."""
+        return await self._journal.upcoming(horizon_seconds=horizon_seconds, limit=limit)
+
+    async def next_task_at(self, activities: Sequence[str]) -> datetime | None:
+        """Look ahead."""
+        return await self._journal.next_task_at(activities)
+
+    async def now(self) -> datetime:
+        """Return the database's time."""
+        return await self._journal.now()
+
+    async def run(self, run_id: str) -> RunRow | None:
+        """Read a row."""
+        return await self._journal.run(run_id)
+
+    async def run_by_key(self, namespace: str, workflow: str, key: str) -> RunRow | None:
+        """Read a row."""
+        return await self._journal.run_by_key(namespace, workflow, key)
+
+    async def list_runs(self, where: RunFilter, *, limit: int, before: tuple[datetime, str] | None) -> Sequence[RunRow]:
+        """List rows."""
+        return await self._journal.list_runs(where, limit=limit, before=before)
+
+    async def prune(self, *, limit: int) -> Sequence[str]:
+        """Prune."""
+        return await self._journal.prune(limit=limit)
+
+    async def notify(self, notices: Sequence[str]) -> None:
+        """Notify."""
+        await self._journal.notify(notices)
+
+    def listen(self) -> AsyncIterator[Sequence[str]]:
+        """Listen."""
+        return self._journal.listen()
+
+
+HEARTBEAT = "heartbeat"

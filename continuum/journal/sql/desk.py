@@ -1,0 +1,42 @@
+"""Where the parts of the journal sit: the line that reads, the line that writes, and the words for both."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from continuum.journal.sql.lines import Line, Rows, Talk
+from continuum.journal.sql.rows import Reader
+from continuum.journal.sql.statements.book import Book, Statement
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Two lines, which on PostgreSQL are one: there claims and sweeps need not wait for the committer."""
+
+    book: Book
+    reader: Reader
+    reading: Line
+    writing: Line
+
+    async def ask(self, statement: Statement, **values: object) -> Rows:
+        """Execute a statement that changes nothing."""
+        return await self.reading.fetch(statement, pure=True, **values)
+
+    async def change(self, statement: Statement, **values: object) -> Rows:
+        """Execute a statement that writes, by itself."""
+        return await self.writing.fetch(statement, **values)
+
+    @asynccontextmanager
+    async def changing(self) -> AsyncIterator[Talk]:
+        """Execute several statements that take effect together."""
+        async with self.writing.transaction() as talk:
+            yield talk
+
+
+class Part:
+    """One subject of the journal, over a desk that all share."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk

@@ -1,0 +1,79 @@
+"""The words in which the two dialects differ, and nothing else of them.
+
+Statements are written once, as templates. What cannot be said alike stands in braces: table names, the database's
+time, tables made of parameters, row locks. A dialect also turns values into what its driver takes, and what the driver
+raises into the port's errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from continuum.errors import ContinuumError
+
+
+class Dialect(Protocol):
+    """What a statement, a line and a row need to know about the database they talk to."""
+
+    @property
+    def name(self) -> str:
+        """SQLAlchemy's name of the dialect."""
+        ...
+
+    @property
+    def now(self) -> str:
+        """The database's time, in SQL."""
+        ...
+
+    @property
+    def begin(self) -> str:
+        """How a transaction begins that is going to write."""
+        ...
+
+    def later(self, seconds: str) -> str:
+        """Return SQL for the time so many seconds (an expression) from now."""
+        ...
+
+    def among(self, values: str) -> str:
+        """Return SQL for "is one of the values of a list parameter", written `name type`."""
+        ...
+
+    def rows(self, alias: str, columns: Sequence[tuple[str, str]]) -> str:
+        """Return SQL for a table made of a parameter that holds rows; `columns` are (name, type)."""
+        ...
+
+    def lock(self, alias: str) -> str:
+        """Return the clause that locks rows to be updated, passing over those that somebody else has locked."""
+        ...
+
+    def table(self, name: str, schema: str | None) -> str:
+        """Return a table's name as SQL writes it."""
+        ...
+
+    def values(self, given: Mapping[str, object], rows: Mapping[str, Sequence[str]]) -> dict[str, object]:
+        """Turn parameters into what the driver takes; `rows` names those that hold rows, and their columns."""
+        ...
+
+    def moment(self, stored: Any) -> datetime:
+        """Turn a stored time into an aware datetime."""
+        ...
+
+    async def greet(self, connection: AsyncConnection, *, lock_timeout_seconds: float) -> None:
+        """Make a new connection ours: settings that hold as long as it lives."""
+        ...
+
+    def is_open(self, driver: Any) -> bool:
+        """Whether the driver still believes in its connection."""
+        ...
+
+    def abort(self, driver: Any) -> None:
+        """Let go of a connection at once, without a word to the server that may no longer be there."""
+        ...
+
+    def fault(self, error: BaseException, *, pure: bool) -> ContinuumError | None:
+        """Translate what the driver raised; `pure` says that nothing could have changed. None: not its business."""
+        ...

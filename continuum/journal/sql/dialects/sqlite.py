@@ -1,0 +1,113 @@
+"""SQLite through aiosqlite.
+
+Times are integers, microseconds since 1970: SQLite has no type for them, text compares wrongly across formats, and
+`julianday` knows milliseconds only, in which two events of one turn would tie. So `now` is a parameter that is read
+from this machine's clock at the moment of each statement (SQLite's own clock is the same one: the database lives in
+this process). A statement that waits for the write lock has a `now` that is at most `busy_timeout` old, which errs on
+the safe side everywhere: leases are renewed for a little less, nobody is declared dead early. Inside BEGIN IMMEDIATE
+it is read with the lock held.
+
+Tables made of parameters are JSON, which carries no blobs: rows with payloads go through executemany instead.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from continuum.clock import EPOCH, SystemClock
+from continuum.errors import ConfigurationError, ContinuumError, JournalUnavailable
+from continuum.journal.port import Ambiguous, BadData, Contended
+
+_MICROSECOND = timedelta(microseconds=1)
+_CLOCK = SystemClock()
+
+_CONTENDED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_DATA = frozenset({sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE})
+
+
+def microseconds(moment: datetime) -> int:
+    """Return a time as it is stored."""
+    return (moment - EPOCH) // _MICROSECOND
+
+
+class Sqlite:
+    """The words of SQLite."""
+
+    name = "sqlite"
+    now = ":now"
+    begin = "BEGIN IMMEDIATE"  # a deferred one could not become a writer once somebody else has written
+
+    def later(self, seconds: str) -> str:
+        return f":now + CAST(ROUND(({seconds}) * 1000000) AS INTEGER)"
+
+    def among(self, values: str) -> str:
+        return f"IN (SELECT value FROM json_each(:{values.split()[0]}))"
+
+    def rows(self, alias: str, columns: Sequence[tuple[str, str]]) -> str:
+        cells = ", ".join(f"json_extract(value, '$[{n}]') AS {column}" for n, (column, _) in enumerate(columns))
+        return f"(SELECT {cells} FROM json_each(:{alias})) AS {alias}"
+
+    def lock(self, alias: str) -> str:  # noqa: ARG002  the whole database is locked
+        return ""
+
+    def table(self, name: str, schema: str | None) -> str:  # noqa: ARG002  refused earlier: there are no schemas
+        return name
+
+    def values(self, given: Mapping[str, object], rows: Mapping[str, Sequence[str]]) -> dict[str, object]:
+        bound = {name: _cell(value) for name, value in given.items()}
+        for name in rows:
+            table: Any = given[name]
+            bound[name] = json.dumps([[_cell(value) for value in row] for row in table])
+        bound["now"] = microseconds(_CLOCK.now())
+        return bound
+
+    def moment(self, stored: Any) -> datetime:
+        return EPOCH + stored * _MICROSECOND
+
+    async def greet(self, connection: AsyncConnection, *, lock_timeout_seconds: float) -> None:
+        mode = (await connection.exec_driver_sql("PRAGMA journal_mode=WAL")).scalar_one()
+        if mode != "wal":
+            raise ConfigurationError(f"SQLite stays in journal_mode={mode}: the database must be a file on a local disk")
+        for pragma in ("synchronous=FULL", f"busy_timeout={int(lock_timeout_seconds * 1000)}"):
+            await connection.exec_driver_sql(f"PRAGMA {pragma}")
+
+    def is_open(self, driver: Any) -> bool:  # noqa: ARG002  a file does not hang up
+        return True
+
+    def abort(self, driver: Any) -> None:
+        """Do nothing: the pool closes it, after what its thread is still doing."""
+
+    def fault(self, error: BaseException, *, pure: bool) -> ContinuumError | None:
+        lost = JournalUnavailable if pure else Ambiguous
+        if isinstance(error, TimeoutError):
+            return lost("SQLite did not answer in time")
+        if isinstance(error, OverflowError | UnicodeError):
+            return BadData(f"SQLite does not take a value: {error}")
+        if not isinstance(error, DBAPIError | sqlite3.Error):
+            return None
+        driver = error.driver_exception if isinstance(error, DBAPIError) else error
+        code = getattr(driver, "sqlite_errorcode", None)
+        primary = None if code is None else code & 0xFF  # the rest is the extended code
+        if primary in _CONTENDED:
+            return Contended("SQLite is locked by another writer")
+        if primary in _DATA:
+            return BadData(f"SQLite does not take a value: {driver}")
+        return lost(f"SQLite failed (code {code}): {driver}")
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, datetime):
+        return microseconds(value)
+    if isinstance(value, list | tuple):
+        return json.dumps(value)
+    return value
+
+
+SQLITE = Sqlite()

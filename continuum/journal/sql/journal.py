@@ -1,0 +1,144 @@
+"""The journal in the team's own database.
+
+Floors: `journal` (and its parts: owning, recovering, claiming, reading, noticing, writing) > `desk`, `lines` >
+`statements` > `dialects` > `tables`. A part turns a method of the port into named statements and rows into values; it
+decides nothing that a statement could decide.
+
+Connections, all of them our own (see `lines`). PostgreSQL: two lanes for the committer, one for everything else, one
+that listens, one for the heartbeat's thread. SQLite: one writer, one reader, one for the heartbeat's thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from continuum.journal.port import OwnerJournal
+from continuum.journal.sql import judging
+from continuum.journal.sql.claiming import Claiming, Tending
+from continuum.journal.sql.desk import Desk
+from continuum.journal.sql.lines import Line
+from continuum.journal.sql.noticing import Notices, channel_of
+from continuum.journal.sql.opening import check_revision, check_server, claim_tables, dialect_of
+from continuum.journal.sql.owning import Owning
+from continuum.journal.sql.reading import Keeping, Reading
+from continuum.journal.sql.recovering import Recovering
+from continuum.journal.sql.rows import Reader
+from continuum.journal.sql.statements.book import Book
+from continuum.journal.sql.writing import Writer
+from continuum.journal.sql.writing_postgres import PostgresWriter
+from continuum.journal.sql.writing_sqlite import SqliteWriter
+from continuum.model.writes import Verdict, Write
+
+LANES = 2
+ANSWER_SECONDS = 30.0  # longer than any statement of ours takes; a connection that is silent for so long is given up
+# Below PostgreSQL's deadlock_timeout (1 s), so that it is never a host's transaction that is ended for a deadlock.
+LOCK_SECONDS_POSTGRES = 0.25
+# Below a third of the shortest lease anybody should have (3 s): a renewal that waits for a writer must still be in time.
+LOCK_SECONDS_SQLITE = 0.9
+
+
+class SqlJournal(Owning, Recovering, Claiming, Tending, Reading, Keeping):
+    """A journal on PostgreSQL (asyncpg) or SQLite (aiosqlite), for one instance on one node.
+
+    Args:
+        engine: the host's; it is neither altered nor disposed, and none of its pool's connections is used.
+        schema: where the tables are, on PostgreSQL; default: wherever the connection's search_path finds them.
+        listen_engine: for LISTEN, when `engine` leads through a pooler that does not pass notices on.
+        lock_timeout_seconds: how long a statement waits for somebody else's lock before it raises Contended.
+        answer_timeout_seconds: how long a statement may take before its connection is given up.
+
+    Raises:
+        ConfigurationError: the engine cannot be used.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        schema: str | None = None,
+        listen_engine: AsyncEngine | None = None,
+        lock_timeout_seconds: float | None = None,
+        answer_timeout_seconds: float = ANSWER_SECONDS,
+    ) -> None:
+        dialect = dialect_of(engine, schema=schema)
+        is_postgres = dialect.name == "postgresql"
+        if listen_engine is not None:
+            dialect_of(listen_engine, schema=schema)
+        self._engine = engine
+        self._listen_engine = listen_engine or engine
+        self._book = Book(dialect, schema)
+        self._lock_timeout = lock_timeout_seconds or (LOCK_SECONDS_POSTGRES if is_postgres else LOCK_SECONDS_SQLITE)
+        self._answer_timeout = answer_timeout_seconds
+        self.has_notices = is_postgres
+        self.lanes = LANES if is_postgres else 1
+        lanes = [self._line(engine) for _ in range(self.lanes)]
+        reading = self._line(engine)
+        super().__init__(Desk(self._book, Reader(dialect), reading, writing=reading if is_postgres else lanes[0]))
+        self._lines = [*lanes, reading]
+        self._writer: Writer = PostgresWriter(lanes) if is_postgres else SqliteWriter(lanes[0])
+        self._notices = Notices(self._desk)
+        self._heart: Line | None = None
+
+    def _line(self, engine: AsyncEngine) -> Line:
+        return Line(
+            engine,
+            self._book,
+            lock_timeout_seconds=self._lock_timeout,
+            answer_timeout_seconds=self._answer_timeout,
+        )
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    async def open(self, instance: str) -> None:
+        """Connect, check server and schema, claim the tables for `instance`.
+
+        Raises:
+            ConfigurationError, SchemaNotReady, SchemaTaken, JournalUnavailable.
+        """
+        schema = await check_server(self._desk)
+        await check_revision(self._desk, self._engine)
+        await claim_tables(self._desk, instance)
+        self._notices.channel = channel_of(self._book.schema or schema)
+
+    async def close(self) -> None:
+        """Close the connections and end every `listen`; nothing is in flight any more."""
+        self._notices.close()
+        for line in self._lines:
+            await line.close()
+
+    def heart(self) -> OwnerJournal:
+        """Return the owner statements on a connection of their own, for another thread and loop."""
+        if self._heart is None:
+            self._heart = self._line(self._engine)
+        return Owning(Desk(self._book, self._desk.reader, self._heart, self._heart))
+
+    async def close_heart(self) -> None:
+        """Close the connection of `heart()`, on the loop that used it."""
+        heart, self._heart = self._heart, None
+        if heart is not None:
+            await heart.close()
+
+    # --- writes -------------------------------------------------------------------------------------------------------
+
+    async def write(self, lane: int, batch: Sequence[Write]) -> Sequence[Verdict]:
+        """Write a batch in one transaction; see `continuum.journal.port`."""
+        return await self._writer.write(lane, batch)
+
+    async def judge(self, write: Write) -> Verdict | None:
+        """Say after an ambiguous answer what became of a write; None: it did not arrive, send it again."""
+        return await judging.judge(self._desk, write)
+
+    # --- notices ------------------------------------------------------------------------------------------------------
+
+    async def notify(self, notices: Sequence[str]) -> None:
+        """Tell the other processes of this instance; does nothing where there are no notices."""
+        if self.has_notices and notices:
+            await self._notices.notify(notices)
+
+    async def listen(self) -> AsyncIterator[Sequence[str]]:
+        """Yield notices as they come, an empty one first; ends at once where there are none."""
+        if self.has_notices:
+            async for notices in self._notices.listen(self._line(self._listen_engine)):
+                yield notices

@@ -1,0 +1,173 @@
+"""Connections of our own, each held for as long as it works.
+
+A host's pool serves the host. The journal takes its few connections from pools that are made like the host's
+(`pool.recreate()`: the same creator, connect_args, TLS, token and connect events) and altered by nobody else; one pool
+per line, so that it does not matter how many connections the host's may hold, nor on which thread and loop a line is
+used. The host's engine is neither altered nor disposed.
+
+A line runs one statement, or one transaction, at a time; who comes meanwhile waits. When its connection breaks, or an
+answer stays out, or the waiting caller is cancelled in mid-statement, the connection is thrown away and the next use
+makes a new one: after any of these nobody knows what the server will do with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from sqlalchemy import Row
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from continuum.errors import ConfigurationError, JournalUnavailable
+from continuum.journal.port import BadData, Contended
+from continuum.journal.sql.dialects import Dialect
+from continuum.journal.sql.statements.book import Book, Rendered, Statement
+
+CONNECT_SECONDS = 10.0  # a server that lets us wait longer is as good as not there; the caller comes again
+
+Rows = Sequence[Row[Any]]
+
+
+def private_engine(host: AsyncEngine) -> AsyncEngine:
+    """Make an engine like the host's with a pool of its own; `hide_parameters`, because payloads are nobody's business."""
+    engine = host.sync_engine
+    return AsyncEngine(Engine(engine.pool.recreate(), engine.dialect, engine.url, hide_parameters=True))
+
+
+class Talk:
+    """What may be said on a line while one has it."""
+
+    def __init__(self, connection: AsyncConnection, book: Book) -> None:
+        self._connection = connection
+        self._book = book
+
+    async def fetch(self, statement: Statement, **values: object) -> Rows:
+        """Execute a statement; return its rows, if it has any."""
+        rendered = self._book[statement]
+        result = await self._connection.execute(rendered.clause, self._values(rendered, values))
+        return result.all() if result.returns_rows else ()
+
+    async def many(self, statement: Statement, rows: Sequence[Mapping[str, object]]) -> None:
+        """Execute a statement once per row of parameters, in one go."""
+        rendered = self._book[statement]
+        await self._connection.execute(rendered.clause, [self._values(rendered, row) for row in rows])
+
+    async def say(self, sql: str) -> None:
+        """Execute a bare command."""
+        await self._connection.exec_driver_sql(sql)
+
+    def _values(self, rendered: Rendered, values: Mapping[str, object]) -> dict[str, object]:
+        return self._book.dialect.values(values, rendered.rows)
+
+
+class Line:
+    """One held connection, in autocommit: a single statement needs no BEGIN and no COMMIT."""
+
+    def __init__(
+        self, host: AsyncEngine, book: Book, *, lock_timeout_seconds: float, answer_timeout_seconds: float
+    ) -> None:
+        self._engine = private_engine(host)
+        self._book = book
+        self._lock_timeout = lock_timeout_seconds
+        self._answer_timeout = answer_timeout_seconds
+        self._lock = asyncio.Lock()
+        self._connection: AsyncConnection | None = None
+        self._driver: Any = None
+
+    @property
+    def _dialect(self) -> Dialect:
+        return self._book.dialect
+
+    async def fetch(self, statement: Statement, *, pure: bool = False, **values: object) -> Rows:
+        """Execute a statement by itself; `pure` says that it only reads, so that a lost answer is merely an outage.
+
+        Raises:
+            Contended, BadData: nothing happened.
+            JournalUnavailable: not connected, or (pure) no answer; Ambiguous: no answer.
+        """
+        async with self.talk(pure=pure) as talk:
+            return await talk.fetch(statement, **values)
+
+    @asynccontextmanager
+    async def talk(self, *, pure: bool = False) -> AsyncIterator[Talk]:
+        """Have the line for a while: each statement is a transaction of its own. Raises as `fetch` does."""
+        async with self._lock:
+            connection = await self._connected()
+            try:
+                async with asyncio.timeout(self._answer_timeout):
+                    yield Talk(connection, self._book)
+            except BaseException as error:
+                fault = self._dialect.fault(error, pure=pure)
+                if not isinstance(fault, Contended | BadData):
+                    await self._discard()
+                if fault is None:
+                    raise
+                raise fault from error
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Talk]:
+        """Have the line for several statements that take effect together, or not at all. Raises as `fetch` does."""
+        async with self.talk() as talk:
+            await talk.say(self._dialect.begin)
+            try:
+                yield talk
+            except Exception:  # whatever it is, nothing of the transaction may remain; a cancelled one ends with its line
+                with suppress(DBAPIError, OSError):  # a broken connection rolls back by ending
+                    await talk.say("ROLLBACK")
+                raise
+            await talk.say("COMMIT")
+
+    async def driver(self) -> Any:
+        """Return the driver's own connection, connecting if need be."""
+        async with self._lock:
+            await self._connected()
+            return self._driver
+
+    async def close(self) -> None:
+        """Close the connection, on the loop that used it."""
+        async with self._lock:
+            if self._connection is not None:
+                connection, self._connection, self._driver = self._connection, None, None
+                with suppress(DBAPIError, OSError):  # it is of no use any more either way
+                    await connection.close()
+            await self._engine.dispose()
+
+    async def _connected(self) -> AsyncConnection:
+        if self._connection is not None and not self._dialect.is_open(self._driver):
+            await self._discard()
+        if self._connection is None:
+            try:
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    self._connection = await self._connect()
+            except ConfigurationError:
+                raise
+            # Creators belong to hosts and to drivers: whatever they raise means that there is no connection.
+            except Exception as error:
+                raise JournalUnavailable(f"cannot connect to {self._engine.url!r}: {error}") from error
+        return self._connection
+
+    async def _connect(self) -> AsyncConnection:
+        connection = await self._engine.connect()
+        try:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await self._dialect.greet(connection, lock_timeout_seconds=self._lock_timeout)
+            self._driver = (await connection.get_raw_connection()).driver_connection
+        except BaseException:
+            await connection.invalidate()
+            await connection.close()
+            raise
+        return connection
+
+    async def _discard(self) -> None:
+        if self._connection is None:
+            return
+        connection, driver, self._connection, self._driver = self._connection, self._driver, None, None
+        # Nothing that goes wrong here matters: the connection is given up, and the reason for it is being raised.
+        with suppress(Exception):
+            self._dialect.abort(driver)
+            await connection.invalidate()
+            await connection.close()

@@ -1,0 +1,101 @@
+"""Migrating from code: what `alembic upgrade` does, on a host's engine.
+
+All upgrades of a process run one after the other in one thread with a loop of its own, because Alembic keeps its
+context in module globals; so `migrate` may be awaited on any loop, by any number of tasks at once, and no loop is
+blocked. Across processes `migrations/env.py` takes an advisory lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+import continuum
+from continuum.errors import JournalUnavailable
+from continuum.journal.sql import opening
+from continuum.journal.sql.desk import Desk
+from continuum.journal.sql.lines import Line, private_engine
+from continuum.journal.sql.rows import Reader
+from continuum.journal.sql.statements.book import Book
+
+_THREAD = ThreadPoolExecutor(max_workers=1, thread_name_prefix="continuum-migrate")
+_SECONDS = 30.0
+
+
+def migrations_directory() -> Path:
+    """Return where the migrations are: inside the package when installed from a wheel, beside it in a checkout."""
+    package = Path(continuum.__file__).parent
+    inside = package / "migrations"
+    return inside if inside.is_dir() else package.parent / "migrations"
+
+
+def config(*, schema: str | None = None, connection: Connection | None = None) -> Config:
+    """Return Alembic's configuration without a file."""
+    made = Config()
+    made.set_main_option("script_location", str(migrations_directory()).replace("%", "%%"))
+    made.set_main_option("path_separator", "os")
+    made.attributes.update(schema=schema, connection=connection)
+    return made
+
+
+def head() -> str:
+    """Return the newest revision."""
+    revision = ScriptDirectory.from_config(config()).get_current_head()
+    if revision is None:
+        raise FileNotFoundError(f"no migrations in {migrations_directory()}")
+    return revision
+
+
+async def migrate(engine: AsyncEngine, *, schema: str | None = None, revision: str = "head") -> None:
+    """Bring the tables to a revision, creating them (and the schema) if need be.
+
+    Args:
+        engine: the host's; it is neither altered nor disposed.
+        schema: where the tables are to be, on PostgreSQL.
+        revision: `head`, a revision, or a relative one such as `-1` or `base` to go down.
+
+    Raises:
+        ConfigurationError: the engine cannot hold a journal. JournalUnavailable: the database does not answer.
+    """
+    opening.dialect_of(engine, schema=schema)
+    run = command.downgrade if revision == "base" or revision.startswith("-") else command.upgrade
+
+    def upgrade(connection: Connection) -> None:
+        run(config(schema=schema, connection=connection), revision)
+
+    await asyncio.get_running_loop().run_in_executor(_THREAD, _in_thread, engine, upgrade)
+
+
+def _in_thread(engine: AsyncEngine, upgrade: Callable[[Connection], None]) -> None:
+    asyncio.run(_run(private_engine(engine), upgrade))
+
+
+async def _run(engine: AsyncEngine, upgrade: Callable[[Connection], None]) -> None:
+    try:
+        async with engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await connection.run_sync(upgrade)
+    except (OSError, DBAPIError) as error:
+        raise JournalUnavailable(f"cannot migrate {engine.url!r}: {error}") from error
+    finally:
+        await engine.dispose()
+
+
+async def revision_of(engine: AsyncEngine, *, schema: str | None = None) -> str | None:
+    """Return the revision that the tables are at; None if there are none."""
+    dialect = opening.dialect_of(engine, schema=schema)
+    book = Book(dialect, schema)
+    line = Line(engine, book, lock_timeout_seconds=_SECONDS, answer_timeout_seconds=_SECONDS)
+    try:
+        return await opening.revision_of(Desk(book, Reader(dialect), line, line))
+    finally:
+        await line.close()

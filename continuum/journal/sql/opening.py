@@ -1,0 +1,124 @@
+"""What has to be true before the first statement: the engine, the schema, and whose tables these are."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from continuum.errors import ConfigurationError, SchemaNotReady, SchemaTaken
+from continuum.journal.sql.desk import Desk
+from continuum.journal.sql.dialects import Dialect
+from continuum.journal.sql.dialects.postgres import POSTGRES
+from continuum.journal.sql.dialects.sqlite import SQLITE
+from continuum.journal.sql.statements import opening
+from continuum.journal.sql.tables import REVISION, VERSION_TABLE
+
+POSTGRES_MIN = 130_000
+SQLITE_MIN = (3, 37, 0)  # STRICT tables; RETURNING, UPDATE … FROM and MATERIALIZED are older
+NAME_BYTES_MAX = 63  # PostgreSQL cuts longer names off without a word
+
+_DRIVERS = {("postgresql", "asyncpg"): POSTGRES, ("sqlite", "aiosqlite"): SQLITE}
+
+
+def dialect_of(engine: object, *, schema: str | None = None) -> Dialect:
+    """Return the dialect of an engine that the journal can use.
+
+    Raises:
+        ConfigurationError: it cannot use it; the message says what to give it instead.
+    """
+    if not isinstance(engine, AsyncEngine):
+        raise ConfigurationError(
+            f"engine={engine!r} is not an AsyncEngine: make it with "
+            "sqlalchemy.ext.asyncio.create_async_engine('postgresql+asyncpg://…' or 'sqlite+aiosqlite:///…')"
+        )
+    name, driver = engine.dialect.name, engine.dialect.driver
+    dialect = _DRIVERS.get((name, driver))
+    if dialect is None:
+        raise ConfigurationError(
+            f"an engine for {name}+{driver} cannot hold a journal: use postgresql+asyncpg:// or sqlite+aiosqlite://"
+        )
+    if dialect is SQLITE:
+        _check_sqlite(engine, schema)
+    elif schema is not None and not 0 < len(schema.encode()) <= NAME_BYTES_MAX:
+        raise ConfigurationError(f"schema={schema!r} is not a name of 1 to {NAME_BYTES_MAX} bytes")
+    return dialect
+
+
+def _check_sqlite(engine: AsyncEngine, schema: str | None) -> None:
+    database = engine.url.database
+    if not database or ":memory:" in database or "mode=memory" in database or engine.url.query.get("mode") == "memory":
+        raise ConfigurationError(
+            "a SQLite database in memory belongs to one connection, and the journal needs its own: give it a file "
+            "(sqlite+aiosqlite:///continuum.db), or no engine at all for the journal in memory"
+        )
+    if schema is not None:
+        raise ConfigurationError(f"schema={schema!r}: SQLite has no schemas, use another file")
+    if sqlite3.sqlite_version_info < SQLITE_MIN:
+        raise ConfigurationError(f"SQLite {sqlite3.sqlite_version} is too old: {'.'.join(map(str, SQLITE_MIN))} is needed")
+
+
+def migrate_command(engine: AsyncEngine, schema: str | None) -> str:
+    """Return the command that brings the tables up to date."""
+    url = engine.url.render_as_string(hide_password=True)
+    of_schema = "" if schema is None else f" -x schema={schema}"
+    return f"alembic -x url={url}{of_schema} upgrade head"
+
+
+async def check_server(desk: Desk) -> str | None:
+    """Check the server's version; return the schema in which it looks for unqualified tables.
+
+    Raises:
+        ConfigurationError: it is too old. JournalUnavailable: it does not answer.
+    """
+    if desk.book.dialect is SQLITE:
+        return None
+    (row,) = await desk.ask(opening.SERVER)
+    if row.version < POSTGRES_MIN:
+        raise ConfigurationError(f"PostgreSQL {row.version // 10_000} is too old: {POSTGRES_MIN // 10_000} is needed")
+    schema: str | None = row.schema
+    return schema
+
+
+async def revision_of(desk: Desk) -> str | None:
+    """Return the revision that the tables are at; None if there are none."""
+    name = desk.book.dialect.table(VERSION_TABLE, desk.book.schema)
+    (row,) = await desk.ask(opening.HAS_TABLES, name=name)
+    if not row.ready:
+        return None
+    rows = await desk.ask(opening.REVISION)
+    return rows[0].version_num if rows else None
+
+
+async def check_revision(desk: Desk, engine: AsyncEngine) -> None:
+    """Check that the tables are what this version needs, or newer: a migration expands first, contracts a release later.
+
+    Raises:
+        SchemaNotReady: with the command to run.
+    """
+    revision = await revision_of(desk)
+    if revision is not None and revision >= REVISION:
+        return
+    found = "no Continuum tables" if revision is None else f"Continuum tables of revision {revision}"
+    where = "the database" if desk.book.schema is None else f"schema {desk.book.schema!r}"
+    raise SchemaNotReady(
+        f"{where} has {found}, this version needs revision {REVISION}. Run\n"
+        f"    {migrate_command(engine, desk.book.schema)}\n"
+        'or let the instance do it at its start: migrations="upgrade"'
+    )
+
+
+async def claim_tables(desk: Desk, instance: str) -> None:
+    """Let the tables belong to this instance name, for ever.
+
+    Raises:
+        SchemaTaken: they belong to another one.
+    """
+    await desk.change(opening.CLAIM_TABLES, name=instance)
+    (row,) = await desk.ask(opening.INSTANCE)
+    if row.name != instance:
+        raise SchemaTaken(
+            f"these tables belong to the instance {row.name!r}, not to {instance!r}. Give each instance a database, or "
+            f"on PostgreSQL a schema of its own (schema=…); if {row.name!r} was renamed and has no process left, run "
+            f"`continuum migrate --rename {row.name} {instance}`"
+        )

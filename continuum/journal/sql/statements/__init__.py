@@ -1,0 +1,11 @@
+"""Every statement of the SQL journals: one module per subject, each statement built once, with a name.
+
+A statement is a template in the words of `continuum.journal.sql.dialects`; where the dialects need different SQL
+altogether it has two. `Book` holds them rendered for one dialect and schema.
+
+    {runs} {events} {inbox} {tasks} {owners} {snapshots} {instances} …   table names
+    {now}   {later:seconds}                                             the database's time
+    {among:ids uuid}                                                    = one of the values of the list :ids
+    {rows:w(of_run uuid, token bigint)}                                 a table w made of the rows in the parameter w
+    {lock:r}                                                            row locks, passing over locked rows
+"""

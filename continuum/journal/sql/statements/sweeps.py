@@ -1,0 +1,126 @@
+"""Level-triggered repair, and what keeps the tables small.
+
+Everything here passes over locked rows: the next pass finds them, and nobody is held up.
+"""
+
+from continuum.journal.sql.statements.book import Statement
+from continuum.journal.sql.statements.runs import ACTIVE, ENDED
+
+PAGE = 1_000  # rows that one statement of a sweep takes: enough to be set-based, few enough to hold locks briefly
+
+# The owners are found by skipping from one to the next in the index, however many rows each holds.
+_HOLDERS = """
+{alias}(owner) AS (
+    SELECT min(lease_owner) FROM {table} WHERE lease_owner IS NOT NULL
+    UNION ALL
+    SELECT (SELECT min(lease_owner) FROM {table} WHERE lease_owner > h.owner)
+    FROM {alias} AS h WHERE h.owner IS NOT NULL)"""
+
+MISSING_OWNERS = Statement(
+    "sweep.missing_owners",
+    "Find who holds runs or tasks without having an owner row.",
+    f"""
+WITH RECURSIVE {_HOLDERS.format(alias="of_runs", table="{runs}")},
+{_HOLDERS.format(alias="of_tasks", table="{tasks}")},
+holders AS (SELECT owner FROM of_runs UNION SELECT owner FROM of_tasks)
+SELECT h.owner FROM holders AS h
+WHERE h.owner IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {{owners}} AS o WHERE o.owner = h.owner)
+""",
+)
+
+RUNS = Statement(
+    "sweep.runs",
+    "Free runs of dead owners under a new token; one that was running for the last time it may is blocked.",
+    f"""
+WITH lost AS MATERIALIZED (
+    SELECT r.id FROM {{runs}} AS r WHERE r.lease_owner {{among:dead text}} AND r.state IN {ACTIVE}
+    ORDER BY r.id LIMIT {PAGE} {{lock:r}})
+UPDATE {{runs}} SET lease_owner = NULL, lease_token = lease_token + 1,
+    crashes = crashes + CASE WHEN state = 'running' THEN 1 ELSE 0 END,
+    state = CASE WHEN state = 'running' AND crashes + 1 >= :crashes_max THEN 'blocked' ELSE state END,
+    wake_at = CASE WHEN state = 'running' AND crashes + 1 >= :crashes_max THEN {{later::backoff}} ELSE wake_at END,
+    reason = CASE WHEN state = 'running' AND crashes + 1 >= :crashes_max
+                  THEN 'its process died ' || CAST(crashes + 1 AS text) || ' times without a commit'
+                  ELSE reason END
+WHERE id IN (SELECT id FROM lost)
+RETURNING CAST(id AS text) AS run_id, state, crashes
+""",
+)
+
+UNWANTED_TASKS = Statement(
+    "sweep.unwanted_tasks",
+    "Delete tasks of runs that are over, missing or in another generation.",
+    f"""
+WITH unwanted AS MATERIALIZED (
+    SELECT t.run_id, t.generation, t.command_id FROM {{tasks}} AS t
+    WHERE NOT EXISTS (
+        SELECT 1 FROM {{runs}} AS r
+        WHERE r.id = t.run_id AND r.generation = t.generation AND r.state IN {ACTIVE})
+    LIMIT 10000 {{lock:t}})
+DELETE FROM {{tasks}}
+WHERE (run_id, generation, command_id) IN (SELECT run_id, generation, command_id FROM unwanted)
+""",
+)
+
+LOST_TASKS = Statement(
+    "sweep.lost_tasks",
+    "Lock tasks of dead owners.",
+    f"""
+SELECT CAST(t.run_id AS text) AS run_id, t.generation, t.command_id, t.lease_owner, t.attempt, t.max_attempts,
+       t.activity
+FROM {{tasks}} AS t WHERE t.lease_owner {{among:dead text}}
+ORDER BY t.run_id, t.generation, t.command_id LIMIT {PAGE} {{lock:t}}
+""",
+)
+
+DELETE_TASKS = Statement(
+    "sweep.delete_tasks",
+    "Delete tasks that were locked before.",
+    """
+DELETE FROM {tasks} WHERE (run_id, generation, command_id) IN (
+    SELECT w.of_run, w.of_generation, w.of_command
+    FROM {rows:w(of_run uuid, of_generation integer, of_command integer)})
+""",
+)
+
+# --- keeping ----------------------------------------------------------------------------------------------------------
+
+SAVE_SNAPSHOT = Statement(
+    "snapshots.save",
+    "Store a compacted prefix of a history, unless a newer one is there.",
+    """
+INSERT INTO {snapshots} (run_id, generation, seq, format, blob)
+SELECT r.id, :generation, :seq, :format, :blob FROM {runs} AS r WHERE r.id = :run_id
+ON CONFLICT (run_id, generation) DO UPDATE
+    SET seq = excluded.seq, format = excluded.format, blob = excluded.blob
+    WHERE {snapshots}.seq <= excluded.seq
+RETURNING seq
+""",
+)
+
+OVER = Statement(
+    "prune.over",
+    "Lock ended runs whose retention has passed.",
+    f"""
+SELECT CAST(r.id AS text) AS run_id FROM {{runs}} AS r
+WHERE r.retention_until < {{now}} AND r.state IN {ENDED}
+ORDER BY r.retention_until LIMIT :limit {{lock:r}}
+""",
+)
+
+
+def _delete(table: str, column: str, condition: str = "") -> Statement:
+    return Statement(
+        f"prune.{table}",
+        f"Delete the rows of pruned runs in {table}.",
+        f"DELETE FROM {{{table}}} WHERE {column} {{among:ids uuid}}{condition}",
+    )
+
+
+PRUNE = (
+    _delete("events", "run_id"),
+    _delete("inbox", "run_id", " AND (read_at IS NULL OR delivery_id IS NOT NULL)"),  # each half has its index
+    _delete("tasks", "run_id"),
+    _delete("snapshots", "run_id"),
+    _delete("runs", "id"),
+)

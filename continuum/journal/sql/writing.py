@@ -1,0 +1,56 @@
+"""What the two ways of writing a batch have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from continuum.journal.sql.lines import Talk
+from continuum.journal.sql.rows import attempt_columns, task_key
+from continuum.journal.sql.statements import tasks
+from continuum.model.tasks import TaskKey
+from continuum.model.writes import LANDED, Duplicate, FreeTask, Over, Posted, RetryTask, Unknown, Verdict, Write
+
+Verdicts = list[Verdict]
+
+
+class Writer(Protocol):
+    """Writes batches as `continuum.journal.port.WriteJournal` says."""
+
+    async def write(self, lane: int, batch: Sequence[Write]) -> Sequence[Verdict]:
+        """Write a batch in one transaction."""
+        ...
+
+
+async def retry(talk: Talk, retries: Sequence[tuple[int, RetryTask]], verdicts: Verdicts) -> None:
+    """Consume attempts and free their tasks."""
+    wanted = [(*attempt_columns(write.attempt), write.delay_seconds) for _, write in retries]
+    _mark(retries, {task_key(row) for row in await talk.fetch(tasks.RETRY, w=wanted)}, verdicts)
+
+
+async def free(talk: Talk, frees: Sequence[tuple[int, FreeTask]], verdicts: Verdicts) -> None:
+    """Free tasks whose attempts never began."""
+    wanted = [attempt_columns(write.attempt) for _, write in frees]
+    _mark(frees, {task_key(row) for row in await talk.fetch(tasks.FREE, w=wanted)}, verdicts)
+
+
+def _mark(
+    writes: Sequence[tuple[int, RetryTask]] | Sequence[tuple[int, FreeTask]], landed: set[TaskKey], verdicts: Verdicts
+) -> None:
+    for place, write in writes:
+        if write.attempt.key in landed:
+            landed.discard(write.attempt.key)  # a second write of the same attempt finds nothing
+            verdicts[place] = LANDED
+
+
+def posting(verdict: str, lease_owner: str | None, advertise_url: str | None) -> Verdict:
+    """Return the verdict on a message from the word that a statement says."""
+    match verdict:
+        case "posted":
+            return Posted(lease_owner, advertise_url)
+        case "duplicate":
+            return Duplicate()
+        case "over":
+            return Over()
+        case _:
+            return Unknown()

@@ -1,0 +1,117 @@
+"""A batch on PostgreSQL: one statement for starts and commits, one for each other kind of write that occurs.
+
+A batch of one kind is that one statement in autocommit: one round trip. Where several kinds meet they share a
+transaction, two round trips more: a batch has to take effect as a whole or not at all, or a second sending after a
+lock timeout would find its finishes done and take them for refused. (Not one statement for everything: a message to a
+run that the same batch ends must see the end, and within one statement it would not.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from continuum.journal.port import Contended
+from continuum.journal.sql.lines import Line, Talk
+from continuum.journal.sql.rows import attempt_columns, message_columns
+from continuum.journal.sql.sheets import (
+    Sheet,
+    commit_cells,
+    event_cells,
+    read_cells,
+    resolved_cells,
+    sheet_of,
+    start_columns,
+    task_cells,
+)
+from continuum.journal.sql.statements import batches, inbox
+from continuum.journal.sql.writing import Verdicts, free, posting, retry
+from continuum.model.writes import LANDED, REFUSED, Posted, Verdict, Write
+
+Step = Callable[[Talk], Awaitable[None]]
+
+UNSEEN_MAX = 3  # askings for what an in-flight twin became; each waits for the twin, so once is the rule
+
+
+class PostgresWriter:
+    """Writes batches, each lane on a connection of its own."""
+
+    def __init__(self, lanes: Sequence[Line]) -> None:
+        self.lanes = lanes
+
+    async def write(self, lane: int, batch: Sequence[Write]) -> Sequence[Verdict]:
+        """Write a batch; see `continuum.journal.port`."""
+        sheet = sheet_of(batch)
+        verdicts: Verdicts = [REFUSED] * len(batch)
+        steps = _steps(sheet, verdicts)
+        line = self.lanes[lane]
+        if not steps:
+            return verdicts
+        if len(steps) == 1:
+            async with line.talk() as talk:
+                await steps[0](talk)
+        else:
+            async with line.transaction() as talk:
+                for step in steps:
+                    await step(talk)
+        return verdicts
+
+
+def _steps(sheet: Sheet, verdicts: Verdicts) -> list[Step]:
+    steps: list[Step] = []
+    if sheet.commits or sheet.starts:
+        steps.append(lambda talk: _commit(talk, sheet, verdicts))
+    if sheet.finishes:
+        steps.append(lambda talk: _finish(talk, sheet, verdicts))
+    if sheet.retries:
+        steps.append(lambda talk: retry(talk, sheet.retries, verdicts))
+    if sheet.frees:
+        steps.append(lambda talk: free(talk, sheet.frees, verdicts))
+    if sheet.posts:
+        steps.append(lambda talk: _post(talk, sheet, verdicts))
+    return steps
+
+
+async def _commit(talk: Talk, sheet: Sheet, verdicts: Verdicts) -> None:
+    starts, commits = [write for _, write in sheet.starts], [write for _, write in sheet.commits]
+    writes = [*starts, *commits]
+    rows = await talk.fetch(
+        batches.COMMIT,
+        s=[tuple(start_columns(write).values()) for write in starts],
+        c=[commit_cells(write) for write in commits],
+        e=event_cells(writes),
+        t=task_cells(writes),
+        d=resolved_cells(commits),
+        g=read_cells(commits),
+    )
+    landed = {row.run_id for row in rows}
+    for place, write in (*sheet.starts, *sheet.commits):
+        if write.run_id in landed:
+            verdicts[place] = LANDED
+
+
+async def _finish(talk: Talk, sheet: Sheet, verdicts: Verdicts) -> None:
+    wanted = [
+        (place, *attempt_columns(write.attempt), *_message_cells(message_columns(write.message)))
+        for place, write in sheet.finishes
+    ]
+    for row in await talk.fetch(inbox.FINISH, w=wanted):
+        verdicts[row.place] = Posted(row.lease_owner, row.advertise_url)
+
+
+def _message_cells(columns: dict[str, object]) -> tuple[object, ...]:
+    del columns["run_id"]  # the attempt names it
+    return tuple(columns.values())
+
+
+async def _post(talk: Talk, sheet: Sheet, verdicts: Verdicts) -> None:
+    messages = {place: message_columns(write.message) for place, write in sheet.posts}
+    for _ in range(UNSEEN_MAX):
+        wanted = [(place, *columns.values()) for place, columns in messages.items()]
+        for row in await talk.fetch(inbox.POST, w=wanted):
+            if row.verdict != "unseen":
+                del messages[row.place]
+                verdicts[row.place] = posting(row.verdict, row.lease_owner, row.advertise_url)
+        if not messages:
+            return
+    raise Contended("messages collide with others that are being posted")
+

@@ -1,0 +1,253 @@
+"""Owns the attempts that run in this process: their slots, their heartbeats, their end.
+
+Slots are counted by real attempts: one is reserved before a task is leased here, and free again when the function has
+returned (a `def` that outlives its timeout keeps it). A queue with a limit of its own counts within the global one. Once
+per interval one statement carries the heartbeats of all attempts; those missing from its answer belong to nobody any
+more and are cancelled.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from continuum.definitions.activity import Activity
+from continuum.journal.port import TaskJournal
+from continuum.model.failure import Failure
+from continuum.model.tasks import Attempt, Beat, ClaimedTask, TaskKey
+from continuum.runtime.attempt import RunningAttempt
+from continuum.runtime.component import Loop
+from continuum.runtime.delivery import Delivery
+from continuum.runtime.node import Node
+from continuum.runtime.wakes import Wakes
+
+
+class ActivityFinder:
+    """Finds the code of an activity; a test replaces some of it."""
+
+    def __init__(self, find: Any, names: Any, fakes: Mapping[str, Activity[..., Any]] | None = None) -> None:
+        self._find = find
+        self._names = names
+        self._fakes = dict(fakes or {})
+
+    def get(self, name: str) -> Activity[..., Any] | None:
+        """Return the activity of this name, or None if this process does not serve it."""
+        found: Activity[..., Any] | None = self._fakes.get(name) or self._find(name)
+        return found
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every activity that this process serves."""
+        names: tuple[str, ...] = self._names()
+        return tuple(sorted({*names, *self._fakes})) if self._fakes else names
+
+
+class ActivitySupervisor(Loop):
+    """Runs attempts within limits; its pass sends the heartbeats."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        node: Node,
+        journal: TaskJournal,
+        activities: ActivityFinder,
+        delivery: Delivery,
+        wakes: Wakes,
+        interval: float | None,
+        max_concurrency: int,
+        threads: int,
+        queues: Mapping[str, int],
+        state: Any,
+        payload_max: int,
+        details_max: int,
+    ) -> None:
+        super().__init__(
+            name, interval=interval, clock=node.clock, draw=node.draw, emit=node.emit, starts_at_once=False
+        )
+        self.activities = activities
+        self._node = node
+        self._journal = journal
+        self._delivery = delivery
+        self._wakes = wakes
+        self._max_concurrency = max_concurrency
+        self._threads_max = threads
+        self._threads: ThreadPoolExecutor | None = None
+        self._queues = dict(queues)
+        self._state = state
+        self._payload_max = payload_max
+        self._details_max = details_max
+        self._taken: Counter[str] = Counter()  # slots by queue, reserved or in use
+        self._taken_in_all = 0
+        self._attempts: dict[TaskKey, RunningAttempt] = {}
+        self._known: dict[Attempt, None] = {}  # begun, or ended with their last write still on its way
+        self._starved = False  # somebody asked for a slot and got none
+        self.is_open = False
+
+    # --- slots --------------------------------------------------------------------------------------------------------
+
+    def reserve(self, activity: str, queue: str) -> bool:
+        """Take a slot, if there is one and the code is here."""
+        if not self.is_open or self._node.is_draining or self.activities.get(activity) is None:
+            return False
+        limit = self._queues.get(queue, self._max_concurrency)
+        if self._taken_in_all >= self._max_concurrency or self._taken[queue] >= limit:
+            self._starved = True
+            return False
+        self._taken[queue] += 1
+        self._taken_in_all += 1
+        return True
+
+    def unreserve(self, queue: str) -> None:
+        """Give a slot back."""
+        self._taken[queue] -= 1
+        self._taken_in_all -= 1
+        if self._starved:
+            self._starved = False
+            self._wakes.claim_tasks(0.0)
+
+    def free_slots(self) -> tuple[int, Mapping[str, int]]:
+        """Return the free slots in all, and those of each queue that has a limit."""
+        if not self.is_open or self._node.is_draining:
+            return 0, {}
+        free = self._max_concurrency - self._taken_in_all
+        self._starved = self._starved or free <= 0
+        return max(free, 0), {queue: max(limit - self._taken[queue], 0) for queue, limit in self._queues.items()}
+
+    # --- attempts -----------------------------------------------------------------------------------------------------
+
+    def begin(self, tasks: Sequence[ClaimedTask]) -> None:
+        """Begin attempts whose slots were reserved."""
+        for task in tasks:
+            activity = self.activities.get(task.activity)
+            if activity is None or not self.is_open:
+                self.unreserve(task.options.queue)
+                self._delivery.never_begun(task.attempt)
+                continue
+            attempt = RunningAttempt(
+                task,
+                activity,
+                clock=self._node.clock,
+                threads=self._pool(),
+                reports=self,
+                instance=self._node.instance,
+                state=self._state,
+                payload_max=self._payload_max,
+                details_max=self._details_max,
+            )
+            self._attempts[task.attempt.key] = attempt
+            self._known[task.attempt] = None
+            if self._node.emit.is_heard:
+                self._node.emit("activity.started", activity=task.activity, **_facts(task))
+            attempt.begin()
+
+    def release(self, task: ClaimedTask) -> None:
+        """Free a claimed task that found no slot."""
+        self._delivery.never_begun(task.attempt)
+
+    def withdraw(self, keys: Sequence[TaskKey]) -> None:
+        """Cancel running attempts that nobody waits for any more."""
+        for key in keys:
+            attempt = self._attempts.get(key)
+            if attempt is not None:
+                attempt.cancel()
+
+    def knows(self, attempt: Attempt) -> bool:
+        """Tell whether this try is running here, or its last write is still on its way."""
+        return attempt in self._known
+
+    @property
+    def running(self) -> int:
+        """How many attempts have not ended yet."""
+        return len(self._attempts)
+
+    # --- what attempts report -----------------------------------------------------------------------------------------
+
+    def returned(self, attempt: RunningAttempt, payload: bytes) -> None:
+        """It returned a value."""
+        self._forget_running(attempt)
+        self._delivery.completed(attempt.task, payload, self)
+
+    def raised(self, attempt: RunningAttempt, failure: Failure) -> None:
+        """It raised, or outlived a limit."""
+        self._forget_running(attempt)
+        self._delivery.failed(attempt.task, failure, self)
+
+    def stopped(self, attempt: RunningAttempt) -> None:
+        """It was cancelled: nothing is to be reported."""
+        self._forget_running(attempt)
+        self._known.pop(attempt.task.attempt, None)
+        self._node.emit("activity.cancelled", activity=attempt.task.activity, **_facts(attempt.task))
+
+    def vacated(self, attempt: RunningAttempt) -> None:
+        """The function is no longer running."""
+        self.unreserve(attempt.task.options.queue)
+
+    def settled(self, attempt: Attempt) -> None:
+        """The attempt's last write is settled."""
+        self._known.pop(attempt, None)
+
+    def _forget_running(self, attempt: RunningAttempt) -> None:
+        key = attempt.task.attempt.key
+        if self._attempts.get(key) is attempt:
+            del self._attempts[key]
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open for attempts."""
+        self.is_open = True
+        await super().start()
+
+    async def stop(self) -> None:
+        """Cancel what still runs; tasks stay leased until their owner is swept, or were retried by the drain."""
+        self.is_open = False
+        await super().stop()
+        for attempt in tuple(self._attempts.values()):
+            attempt.cancel()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads = None
+
+    async def drain(self, deadline_seconds: float) -> None:
+        """Await running attempts until the deadline; then each loses this attempt and is retried elsewhere."""
+        try:
+            async with self._node.clock.timeout(deadline_seconds):
+                for attempt in tuple(self._attempts.values()):
+                    await attempt.finished()
+        except TimeoutError:
+            for attempt in tuple(self._attempts.values()):
+                failure = Failure("continuum.Drained", "the process is shutting down", retryable=True, retry_after=0.0)
+                attempt.abandon()
+                self._forget_running(attempt)
+                self._delivery.failed(attempt.task, failure, self)
+
+    async def once(self) -> bool:
+        """Send the heartbeats of all attempts in one statement; cancel those that are nobody's any more."""
+        beats = [Beat(attempt.task.attempt, attempt.details, attempt.task.activity) for attempt in self._attempts.values()]
+        if not beats:
+            return False
+        alive = set(await self._journal.heartbeat_tasks(beats))
+        for beat in beats:
+            attempt = self._attempts.get(beat.attempt.key)
+            if beat.attempt not in alive and attempt is not None and attempt.task.attempt == beat.attempt:
+                attempt.cancel()
+        return False
+
+    def _pool(self) -> ThreadPoolExecutor:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._threads_max, thread_name_prefix=f"{self.name}-thread")
+        return self._threads
+
+
+def _facts(task: ClaimedTask) -> dict[str, object]:
+    key = task.attempt.key
+    return {
+        "run_id": key.run_id,
+        "workflow": task.workflow,
+        "command_id": key.command_id,
+        "attempt": task.attempt.attempt,
+        "queue": task.options.queue,
+    }

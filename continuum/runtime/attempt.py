@@ -1,0 +1,202 @@
+"""One try at an activity: the function running, its deadline, its heartbeats, and the one answer that comes of it.
+
+An `async def` runs as a task on the host's loop and is cancelled at its deadline. A `def` runs in our own threads, which
+cannot be stopped: at its deadline the attempt is over at once, the thread's slot stays taken until it returns, and what
+it returns then concerns nobody. Whatever happens, the attempt reports once, or (cancelled) not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, Protocol
+
+from continuum import codec
+from continuum.clock import Cancellable, Clock
+from continuum.definitions.activity import Activity
+from continuum.errors import DurableValueError
+from continuum.model.failure import Failure, failure_of
+from continuum.model.tasks import ClaimedTask
+from continuum.runtime.activity_context import ActivityContext, current
+
+TIMED_OUT = "continuum.ActivityTimedOut"
+HEARTBEAT_TIMED_OUT = "continuum.HeartbeatTimedOut"
+
+
+class Reports(Protocol):
+    """Who hears what came of an attempt."""
+
+    def returned(self, attempt: RunningAttempt, payload: bytes) -> None:
+        """It returned a value."""
+        ...
+
+    def raised(self, attempt: RunningAttempt, failure: Failure) -> None:
+        """It raised, or outlived a limit."""
+        ...
+
+    def stopped(self, attempt: RunningAttempt) -> None:
+        """It was cancelled by us: nothing is to be reported."""
+        ...
+
+    def vacated(self, attempt: RunningAttempt) -> None:
+        """The function is no longer running: its slot is free."""
+        ...
+
+
+class RunningAttempt:
+    """A try in progress."""
+
+    def __init__(
+        self,
+        task: ClaimedTask,
+        activity: Activity[..., Any],
+        *,
+        clock: Clock,
+        threads: Executor,
+        reports: Reports,
+        instance: str,
+        state: Any,
+        payload_max: int,
+        details_max: int,
+    ) -> None:
+        self.task = task
+        self.is_over = False
+        self.details: bytes | None = None
+        self.has_beaten = False
+        self._activity = activity
+        self._clock = clock
+        self._threads = threads
+        self._reports = reports
+        self._payload_max = payload_max
+        self._details_max = details_max
+        self._is_cancelled = False
+        self._running: asyncio.Future[Any] | None = None
+        self._timers: list[Cancellable] = []
+        self._beaten_at = clock.monotonic()
+        key = task.attempt.key
+        self._context = ActivityContext(
+            self,
+            run_id=key.run_id,
+            workflow=task.workflow,
+            activity=task.activity,
+            attempt=task.attempt.attempt,
+            idempotency_key=task.idempotency_key or f"{key.run_id}/{key.generation}/{key.command_id}",
+            instance=instance,
+            state=state,
+            last_heartbeat=task.details,
+            details_max=details_max,
+        )
+
+    def begin(self) -> None:
+        """Start the function."""
+        options = self.task.options
+        loop = asyncio.get_running_loop()
+        context = contextvars.copy_context()
+        context.run(current.set, self._context)
+        if self._activity.is_async:
+            self._running = loop.create_task(self._perform(), context=context)
+        else:
+            self._running = loop.run_in_executor(self._threads, context.run, self._perform_blocking)
+        self._running.add_done_callback(self._done)
+        if options.timeout_seconds is not None:
+            self._timers.append(self._clock.call_later(options.timeout_seconds, self._outlived))
+        if options.heartbeat_timeout_seconds is not None:
+            self._watch_heartbeat(options.heartbeat_timeout_seconds)
+
+    def cancel(self) -> None:
+        """Stop it: nobody waits for its result any more."""
+        self._end(lambda: self._reports.stopped(self))
+
+    def abandon(self) -> None:
+        """Stop it without a word: who calls says what becomes of the task."""
+        self._end(lambda: None)
+
+    async def finished(self) -> None:
+        """Wait until the function is no longer running."""
+        if self._running is not None:
+            await asyncio.wait([self._running])
+
+    # --- as the activity's context sees it ----------------------------------------------------------------------------
+
+    def beat(self, details: bytes | None) -> None:
+        """Take note of a sign of life; plain attribute writes, so any thread may."""
+        if details is not None:
+            self.details = details
+        self.has_beaten = True
+        self._beaten_at = self._clock.monotonic()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether nobody waits for the result any more."""
+        return self._is_cancelled
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    async def _perform(self) -> bytes:
+        activity = self._activity
+        return self._seal(await activity.signature.parameters.call(activity.fn, self.task.arguments))
+
+    def _perform_blocking(self) -> bytes:
+        activity = self._activity
+        return self._seal(activity.signature.parameters.call(activity.fn, self.task.arguments))
+
+    def _seal(self, result: Any) -> bytes:
+        payload = self._activity.signature.result.encode(result)
+        return codec.check_size(payload, self._payload_max, f"the result of activity {self.task.activity}")
+
+    def _done(self, running: asyncio.Future[Any]) -> None:
+        self._reports.vacated(self)
+        if self.is_over:
+            if not running.cancelled():
+                running.exception()  # retrieved, so that asyncio does not complain about what concerns nobody
+            return
+        if running.cancelled():  # not by us: the function cancelled itself
+            error: BaseException | None = asyncio.CancelledError("the activity cancelled itself")
+        else:
+            error = running.exception()
+        if error is None:
+            self._end(lambda: self._reports.returned(self, running.result()))
+        else:
+            failure = failure_of(error, details_max=self._details_max)
+            if isinstance(error, DurableValueError):  # the same value would be refused again
+                failure = _final(failure)
+            self._end(lambda: self._reports.raised(self, failure))
+
+    def _outlived(self) -> None:
+        limit = self.task.options.timeout_seconds
+        message = f"attempt {self.task.attempt.attempt} ran longer than its timeout of {limit:g} s"
+        failure = Failure(TIMED_OUT, message, causes=(TIMED_OUT,), timed_out=True)
+        self._end(lambda: self._reports.raised(self, failure))
+
+    def _watch_heartbeat(self, limit: float) -> None:
+        silence = self._clock.monotonic() - self._beaten_at
+        if silence >= limit:
+            message = f"attempt {self.task.attempt.attempt} was silent longer than its heartbeat_timeout of {limit:g} s"
+            failure = Failure(HEARTBEAT_TIMED_OUT, message, causes=(HEARTBEAT_TIMED_OUT, TIMED_OUT), timed_out=True)
+            self._end(lambda: self._reports.raised(self, failure))
+        else:
+            self._timers.append(self._clock.call_later(limit - silence, lambda: self._watch_heartbeat(limit)))
+
+    def _end(self, report: Callable[[], None]) -> None:
+        if self.is_over:
+            return
+        self.is_over = True
+        for timer in self._timers:
+            timer.cancel()
+        if self._running is not None and not self._running.done():
+            self._is_cancelled = True
+            if self._activity.is_async:
+                self._running.cancel()
+        report()
+
+
+def _final(failure: Failure) -> Failure:
+    return Failure(
+        type=failure.type,
+        message=failure.message,
+        causes=failure.causes,
+        traceback=failure.traceback,
+        retryable=False,
+    )

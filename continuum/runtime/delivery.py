@@ -1,0 +1,180 @@
+"""Brings results and messages to the run that they belong to: through its mailbox here, else through the database.
+
+The mailbox is the short way, and may close at any moment (`offer` answers False); the durable way is always there.
+What goes the durable way is fenced by the database alone: a result by its task's owner and attempt, a message by its id.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from continuum.journal.group import GroupCommitter
+from continuum.model.failure import Failure
+from continuum.model.messages import Message, MessageKind
+from continuum.model.policy import GiveUp, RetryLater, decide
+from continuum.model.tasks import Attempt, ClaimedTask
+from continuum.model.writes import Finish, FreeTask, Landed, Post, Posted, RetryTask, Unwritable, Verdict
+from continuum.runtime.execution import Execution, Letter, Settled
+from continuum.runtime.node import Node
+from continuum.runtime.registry import Registry
+from continuum.runtime.wakes import Wakes
+
+logger = logging.getLogger(__name__)
+
+
+class Tended(Protocol):
+    """Who must know when an attempt's last write is settled."""
+
+    def settled(self, attempt: Attempt) -> None:
+        """Forget the attempt."""
+        ...
+
+
+class Delivery:
+    """The two ways of results and messages."""
+
+    def __init__(
+        self, *, node: Node, registry: Registry[Execution], committer: GroupCommitter, wakes: Wakes
+    ) -> None:
+        self._node = node
+        self._registry = registry
+        self._committer = committer
+        self._wakes = wakes
+
+    # --- results of attempts ------------------------------------------------------------------------------------------
+
+    def completed(self, task: ClaimedTask, payload: bytes, tended: Tended) -> None:
+        """An attempt returned."""
+        self._node.emit("activity.completed", activity=task.activity, **_facts(task))
+        self._answer(task, MessageKind.ACTIVITY_COMPLETED, payload, tended)
+
+    def failed(self, task: ClaimedTask, failure: Failure, tended: Tended) -> None:
+        """An attempt raised or timed out: it is retried later, or the failure is the answer."""
+        attempt = task.attempt
+        verdict = decide(task.options.retry, attempt.attempt, failure, self._node.draw)
+        match verdict:
+            case RetryLater(delay_seconds):
+                self._node.emit(
+                    "activity.retried",
+                    {"delay_seconds": delay_seconds},
+                    activity=task.activity,
+                    error=failure.type,
+                    **_facts(task),
+                )
+                self._committer.submit(
+                    RetryTask(attempt, delay_seconds), lambda settled: self._retried(attempt, settled, delay_seconds, tended)
+                )
+            case GiveUp():
+                self._node.emit("activity.failed", activity=task.activity, error=failure.type, **_facts(task))
+                final = Failure(
+                    type=failure.type,
+                    message=failure.message,
+                    causes=failure.causes,
+                    details=failure.details,
+                    traceback=failure.traceback,
+                    attempts=attempt.attempt,
+                    timed_out=failure.timed_out,
+                )
+                self._answer(task, MessageKind.ACTIVITY_FAILED, final.encode(), tended)
+
+    def never_begun(self, attempt: Attempt) -> None:
+        """Free a task that was leased here and that no attempt began."""
+        self._committer.submit(FreeTask(attempt), lambda _verdict: self._wakes.tasks_waiting())
+
+    def _retried(self, attempt: Attempt, verdict: Verdict, delay_seconds: float, tended: Tended) -> None:
+        tended.settled(attempt)
+        if isinstance(verdict, Landed):
+            self._wakes.tasks_waiting(delay_seconds)
+        else:
+            self._superseded(attempt, verdict)
+
+    def _answer(self, task: ClaimedTask, kind: MessageKind, payload: bytes, tended: Tended) -> None:
+        key = task.attempt.key
+        message = Message(
+            message_id=self._node.new_id(),
+            run_id=key.run_id,
+            kind=kind,
+            name=task.activity,
+            payload=payload,
+            generation=key.generation,
+            command_id=key.command_id,
+        )
+        execution = self._registry.get(key.run_id)
+        letter = Letter(message, is_stored=False, attempt=task.attempt, settled=lambda _: tended.settled(task.attempt))
+        if execution is not None and execution.facts.generation == key.generation and execution.offer(letter):
+            self._wakes.roads["local"] += 1
+        else:
+            self.send_on(letter)
+
+    def _finished(self, letter: Letter, verdict: Verdict) -> None:
+        if letter.settled is not None:
+            letter.settled(verdict)
+        if isinstance(verdict, Landed):
+            execution = self._registry.get(letter.message.run_id)
+            if execution is not None:
+                execution.receive(letter.message)
+            else:
+                self._wakes.message_posted(letter.message.run_id, owner=None, here=self._node.owner)
+                self._wakes.tell_others(letter.message.run_id)
+        elif letter.attempt is not None:
+            self._superseded(letter.attempt, verdict)
+
+    def _superseded(self, attempt: Attempt, verdict: Verdict) -> None:
+        """The task is over, or another attempt's: this result is nobody's any more."""
+        key = attempt.key
+        error = str(verdict.error) if isinstance(verdict, Unwritable) else None
+        self._node.emit(
+            "activity.superseded", run_id=key.run_id, command_id=key.command_id, attempt=attempt.attempt, error=error
+        )
+        if error is not None:
+            logger.error("the result of attempt %s could not be written: %s", attempt, error)
+
+    # --- messages -----------------------------------------------------------------------------------------------------
+
+    def send_on(self, letter: Letter) -> None:
+        """Send a letter that no execution here will journal the durable way, with its same id."""
+        if letter.attempt is not None:
+            self._committer.submit(Finish(letter.attempt, letter.message), lambda verdict: self._finished(letter, verdict))
+        else:
+            self._committer.submit(Post(letter.message), lambda verdict: self._sent_on(letter, verdict))
+
+    async def post(self, message: Message) -> Verdict:
+        """Put a message into its run's inbox and nudge whoever can read it."""
+        verdict = await self._committer.put(Post(message))
+        self._nudge(message, verdict)
+        return verdict
+
+    def offer(self, message: Message, settled: Settled) -> bool:
+        """Hand a message to the execution that lives here; `settled` hears of its commit. False: post it."""
+        execution = self._registry.get(message.run_id)
+        if execution is None or not execution.offer(Letter(message, is_stored=False, settled=settled)):
+            return False
+        self._wakes.roads["local"] += 1
+        return True
+
+    def _sent_on(self, letter: Letter, verdict: Verdict) -> None:
+        if letter.settled is not None:
+            letter.settled(verdict)
+        self._nudge(letter.message, verdict)
+
+    def _nudge(self, message: Message, verdict: Verdict) -> None:
+        if not isinstance(verdict, Posted):
+            return
+        execution = self._registry.get(message.run_id)
+        if execution is not None and execution.owner == verdict.lease_owner:
+            self._wakes.roads["local"] += 1
+            execution.receive(message)
+        else:
+            self._wakes.message_posted(message.run_id, owner=verdict.lease_owner, here=self._node.owner)
+
+
+def _facts(task: ClaimedTask) -> dict[str, object]:
+    key = task.attempt.key
+    return {
+        "run_id": key.run_id,
+        "workflow": task.workflow,
+        "command_id": key.command_id,
+        "attempt": task.attempt.attempt,
+        "queue": task.options.queue,
+    }

@@ -1,0 +1,63 @@
+"""Claims runs that nobody holds and that have something to do, and brings them to life."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from continuum.journal.port import RunJournal
+from continuum.runtime.component import Loop
+from continuum.runtime.node import Node
+from continuum.runtime.run_supervisor import RunSupervisor
+from continuum.runtime.wakes import Wakes
+
+
+class Dispatcher(Loop):
+    """One pass claims a batch; full batches are followed at once by the next.
+
+    A node that drains, has no owner row or no room claims nothing. A claim whose answer was lost is found by the audit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        node: Node,
+        journal: RunJournal,
+        supervisor: RunSupervisor,
+        wakes: Wakes,
+        workflows: Callable[[], Sequence[tuple[str, int]]],
+        interval: float | None,
+        batch: int,
+    ) -> None:
+        super().__init__(name, interval=interval, clock=node.clock, draw=node.draw, emit=node.emit)
+        self._node = node
+        self._journal = journal
+        self._supervisor = supervisor
+        self._wakes = wakes
+        self._workflows = workflows
+        self._batch = batch
+
+    async def once(self) -> bool:
+        """Claim up to a batch of runs and resume them."""
+        owner, limit = self._node.owner, min(self._batch, self._supervisor.room)
+        if owner is None or limit <= 0:
+            return False
+        return await self._claim(owner, limit, None) == limit
+
+    async def claim(self, run_ids: Sequence[str]) -> None:
+        """Claim just these runs, whatever room there is: to end them, or because somebody waits."""
+        if self._node.owner is not None:
+            await self._claim(self._node.owner, len(run_ids), run_ids)
+
+    async def _claim(self, owner: str, limit: int, run_ids: Sequence[str] | None) -> int:
+        claims = await self._journal.claim_runs(owner, workflows=self._workflows(), limit=limit, run_ids=run_ids)
+        self._node.stamp(claims.now)
+        if not claims.runs:
+            return 0
+        self._wakes.roads["poll"] += len(claims.runs)
+        self.emit("runs.claimed", {"runs": len(claims.runs)})
+        loaded = {run.row.run_id: run for run in await self._journal.load_runs([claim.run_id for claim in claims.runs])}
+        for claim in claims.runs:
+            if claim.run_id in loaded:
+                self._supervisor.resume(claim, loaded[claim.run_id], owner=owner)
+        return len(claims.runs)

@@ -1,0 +1,243 @@
+"""Renews this process's owner row: one UPDATE per instance and interval keeps every lease that the process holds.
+
+On SQL journals the renewals of all instances run on one thread with a loop and connections of its own, so that a blocked
+host loop does not lose its leases at once. It is not trusted for ever either: the host's loop ticks, and after three TTLs
+of silence the thread deletes the owner row, for a process that cannot run its executions must let others have them.
+
+An owner row that is gone means that everything leased to it is lost: executions are discarded, and the process comes
+back under a new owner id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Coroutine
+from datetime import datetime
+from typing import Any, Protocol
+
+from continuum.errors import JournalUnavailable
+from continuum.journal.port import OwnerJournal
+from continuum.model.owners import Owner
+from continuum.runtime.component import Component, Loop
+from continuum.runtime.node import Node
+
+RETRY_SECONDS = 1.0  # after a failed renewal: sooner than the interval, the row still lives
+SILENCE_TTLS = 3.0  # of the host's loop, until its leases are given up
+
+
+class HeartJournal(OwnerJournal, Protocol):
+    """What the heartbeat needs of a journal: the owner statements, and the same for another thread."""
+
+    def heart(self) -> OwnerJournal:
+        """Return the owner statements on a connection of their own."""
+        ...
+
+    async def close_heart(self) -> None:
+        """Close that connection, on the loop that used it."""
+        ...
+
+
+class Membership:
+    """Registers, renews and retires this process's owner; says when it was lost. Runs on the host's loop."""
+
+    def __init__(self, *, node: Node, owners: OwnerJournal, lost: Callable[[str], object]) -> None:
+        self._node = node
+        self._owners = owners
+        self._lost = lost
+
+    async def ensure(self) -> None:
+        """Be an owner; a client without workers becomes one only when it must take a lease."""
+        if self._node.owner is None:
+            await self.register(self._owners)
+
+    async def register(self, owners: OwnerJournal) -> None:
+        """Become an owner, under an id that was never used."""
+        node = self._node
+        owner = node.next_owner()
+        row = Owner(owner, node.instance, node.name, node.advertise_url)
+        node.stamp(await owners.register(row, ttl_seconds=node.lease_ttl))
+        node.owner = owner
+        node.renewed()
+        node.emit("owner.registered", owner=owner)
+
+    def renewed(self, now: datetime) -> None:
+        """Take note of a renewal."""
+        self._node.stamp(now)
+        self._node.renewed()
+
+    def lost(self) -> None:
+        """Give up everything: the row is gone."""
+        owner, self._node.owner = self._node.owner, None
+        if owner is not None:
+            self._node.emit("owner.lost", owner=owner)
+            self._lost(owner)
+
+
+class LeaseHeartbeater(Loop):
+    """Renews on the host's loop: for journals without I/O, and for tests by hand."""
+
+    def __init__(self, name: str, *, node: Node, owners: OwnerJournal, membership: Membership, interval: float | None) -> None:
+        super().__init__(name, interval=interval, clock=node.clock, draw=node.draw, emit=node.emit, starts_at_once=False)
+        self._node = node
+        self._owners = owners
+        self._membership = membership
+
+    async def once(self) -> bool:
+        """Renew; register anew if the row is gone."""
+        owner = self._node.owner
+        if owner is not None:
+            now = await self._owners.renew(owner, ttl_seconds=self._node.lease_ttl)
+            if now is not None:
+                self._membership.renewed(now)
+                return False
+            self._membership.lost()
+        if not self._node.is_draining:
+            await self._membership.register(self._owners)
+        return False
+
+
+class ThreadedHeartbeater(Component):
+    """Renews on the process's heartbeat thread, and watches the host's loop from there."""
+
+    def __init__(
+        self, name: str, *, node: Node, journal: HeartJournal, membership: Membership, interval: float
+    ) -> None:
+        super().__init__(name)
+        self._node = node
+        self._journal = journal
+        self._membership = membership
+        self._interval = interval
+        self._host: asyncio.AbstractEventLoop | None = None
+        self._thread: HeartThread | None = None
+        self._beating: asyncio.Future[Any] | None = None
+        self._ticked_at = 0.0
+        self._tick: asyncio.TimerHandle | None = None
+        self._stop: asyncio.Event | None = None
+        self._rejoining: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin beating."""
+        if self._beating is not None:
+            return
+        self._host = asyncio.get_running_loop()
+        self._ticking()
+        self._thread = HeartThread.shared()
+        self._beating = self._thread.run(self._beat())
+
+    async def stop(self) -> None:
+        """Stop beating; the owner row stays for whoever retires it."""
+        beating, self._beating = self._beating, None
+        if beating is None or self._thread is None:
+            return
+        if self._tick is not None:
+            self._tick.cancel()
+        self._thread.call(lambda: self._stop.set() if self._stop is not None else None)
+        await asyncio.wait([beating])
+        self._thread.release()
+
+    def _ticking(self) -> None:
+        assert self._host is not None
+        self._ticked_at = self._node.clock.monotonic()
+        self._tick = self._host.call_later(min(self._interval, 1.0) / 2, self._ticking)
+
+    # --- on the heartbeat thread --------------------------------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        self._stop = asyncio.Event()
+        owners = self._journal.heart()
+        pause = self._interval
+        try:
+            while not await self._stopped_within(pause):
+                try:
+                    pause = await self._renew(owners)
+                except JournalUnavailable as error:
+                    self._tell(lambda error=error: self._node.emit("lease.renewal_failed", error=str(error)))
+                    pause = min(RETRY_SECONDS, self._interval)
+        finally:
+            with contextlib.suppress(JournalUnavailable):
+                await self._journal.close_heart()
+
+    async def _renew(self, owners: OwnerJournal) -> float:
+        owner = self._node.owner
+        if owner is None:
+            return min(RETRY_SECONDS, self._interval)
+        silence = self._node.clock.monotonic() - self._ticked_at
+        if silence > SILENCE_TTLS * self._node.lease_ttl:
+            await owners.retire(owner)
+            self._tell(self._lost)
+            return self._interval
+        if silence > self._node.lease_ttl:
+            self._node.emit("loop.blocked", {"silence_seconds": silence})
+        now = await owners.renew(owner, ttl_seconds=self._node.lease_ttl)
+        self._tell(self._lost if now is None else lambda: self._membership.renewed(now))
+        return self._interval
+
+    async def _stopped_within(self, seconds: float) -> bool:
+        assert self._stop is not None
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _tell(self, callback: Callable[[], object]) -> None:
+        assert self._host is not None
+        with contextlib.suppress(RuntimeError):  # the host's loop is closed: nobody is left to tell
+            self._host.call_soon_threadsafe(callback)
+
+    # --- back on the host's loop --------------------------------------------------------------------------------------
+
+    def _lost(self) -> None:
+        if self._node.owner is None or self._host is None:
+            return
+        self._membership.lost()
+        self._rejoining = self._host.create_task(self._rejoin())
+
+    async def _rejoin(self) -> None:
+        """Come back under a new owner id."""
+        while self._beating is not None and self._node.owner is None and not self._node.is_draining:
+            try:
+                await self._membership.register(self._journal)
+            except JournalUnavailable:
+                await self._node.clock.sleep(min(RETRY_SECONDS, self._interval))
+
+
+class HeartThread:
+    """One thread and loop per process, for the heartbeats of all instances; it ends with the last of them."""
+
+    _lock = threading.Lock()
+    _present: HeartThread | None = None
+
+    def __init__(self) -> None:
+        self._users = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="continuum-heartbeat", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def shared(cls) -> HeartThread:
+        """Return the process's thread, started on first use; `release` it afterwards."""
+        with cls._lock:
+            if cls._present is None:
+                cls._present = cls()
+            cls._present._users += 1
+            return cls._present
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
+        """Run a coroutine there; the future belongs to the caller's loop."""
+        return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
+
+    def call(self, callback: Callable[[], object]) -> None:
+        """Call something there."""
+        self._loop.call_soon_threadsafe(callback)
+
+    def release(self) -> None:
+        """End the thread when nobody uses it any more."""
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                type(self)._present = None
+                self._loop.call_soon_threadsafe(self._loop.stop)

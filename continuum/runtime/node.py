@@ -1,0 +1,92 @@
+"""Who this process is within its instance, and what time the database has.
+
+The lease owner changes whenever its row was lost; whoever writes under a lease keeps the owner it was given. The
+database's time is known from its last stamp plus what has passed since on our own monotonic clock: good to a round trip,
+used to pace things and as the time of turns, never to judge a lease.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from random import Random
+
+from continuum.clock import Clock
+from continuum.ids import IdSource
+from continuum.telemetry import Emitter
+
+
+class Node:
+    """This process's share in one instance."""
+
+    def __init__(
+        self,
+        *,
+        instance: str,
+        name: str,
+        clock: Clock,
+        draw: Random,
+        new_id: IdSource,
+        emit: Emitter,
+        lease_ttl: float,
+        advertise_url: str | None = None,
+    ) -> None:
+        self.instance = instance
+        self.name = name
+        self.clock = clock
+        self.draw = draw
+        self.new_id = new_id
+        self.emit = emit
+        self.lease_ttl = lease_ttl
+        self.advertise_url = advertise_url
+        self.owner: str | None = None
+        self.is_draining = False
+        self._boot = new_id()
+        self._registrations = 0
+        self._stamp: datetime | None = None
+        self._stamped_at = 0.0
+        self._renewed_at: float | None = None
+        self._resumed_at: float | None = None
+        self.on_lost: Callable[[str], object] = lambda _owner: None
+
+    def next_owner(self) -> str:
+        """Return an owner id that was never used."""
+        self._registrations += 1
+        return f"{self.name}/{self.instance}/{self._boot}/{self._registrations}"
+
+    # --- the database's clock -----------------------------------------------------------------------------------------
+
+    def stamp(self, now: datetime) -> None:
+        """Take note of the database's time, just read; it never goes back."""
+        if self._stamp is None or now >= self.database_now():
+            self._stamp = now
+            self._stamped_at = self.clock.monotonic()
+
+    def database_now(self) -> datetime:
+        """Return the database's time, as far as it can be known here."""
+        if self._stamp is None:
+            return self.clock.now()
+        return self._stamp + timedelta(seconds=self.clock.monotonic() - self._stamped_at)
+
+    def seconds_until(self, moment: datetime) -> float:
+        """Return how long until the database's clock shows `moment`; negative if it has passed."""
+        return (moment - self.database_now()).total_seconds()
+
+    # --- the heartbeat's history --------------------------------------------------------------------------------------
+
+    def renewed(self) -> None:
+        """Take note of a renewal; after a gap nobody is declared dead for a while.
+
+        An outage longer than the TTL lets every row expire: the first node back must not bury all the others.
+        """
+        now = self.clock.monotonic()
+        if self._renewed_at is None or now - self._renewed_at > self.lease_ttl / 2:
+            self._resumed_at = now
+        self._renewed_at = now
+
+    def may_declare_dead(self) -> bool:
+        """Tell whether this node's own renewals are regular enough to judge others."""
+        if self._renewed_at is None or self._resumed_at is None:
+            return False
+        now = self.clock.monotonic()
+        return now - self._renewed_at <= self.lease_ttl / 2 and now - self._resumed_at >= self.lease_ttl / 3

@@ -1,0 +1,322 @@
+"""Owns the executions of this process: makes them, evicts idle ones, gives them up, drains them.
+
+The cache is bounded. When it is full the execution that has been idle longest is evicted: its lease goes back, its
+memory too, and whatever wakes it is found by the dispatcher and resumed from history. An execution leaves memory only
+when its lease is given back or known to be lost; in doubt (a refused commit) the row is read first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from continuum.definitions.workflow import Workflow
+from continuum.errors import JournalUnavailable
+from continuum.journal.group import GroupCommitter
+from continuum.journal.port import Claim, LoadedRun, ReadJournal, RecoveryJournal
+from continuum.model.messages import MessageKind
+from continuum.model.runs import Ending, NewRun, RunRow
+from continuum.model.states import RunState
+from continuum.model.tasks import ClaimedTask, TaskKey
+from continuum.model.writes import Verdict, Write
+from continuum.replay.machine import Machine
+from continuum.replay.turns import LogLine, RunInfo
+from continuum.runtime.activity_supervisor import ActivitySupervisor
+from continuum.runtime.component import Component, Nudge
+from continuum.runtime.delivery import Delivery
+from continuum.runtime.execution import BLOCKED_BACKOFF_SECONDS, Execution, Facts, Letter, Settled
+from continuum.runtime.node import Node
+from continuum.runtime.pubsub import PubSub
+from continuum.runtime.registry import Registry
+from continuum.runtime.wakes import Wakes
+
+workflow_logger = logging.getLogger("continuum.workflow")
+
+
+class SupervisorJournal(ReadJournal, RecoveryJournal, Protocol):
+    """What the supervisor reads and releases."""
+
+
+class RunSupervisor(Component):
+    """Makes, keeps and ends executions; the `Home` that they call."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        node: Node,
+        journal: SupervisorJournal,
+        committer: GroupCommitter,
+        registry: Registry[Execution],
+        pubsub: PubSub,
+        wakes: Wakes,
+        delivery: Delivery,
+        attempts: ActivitySupervisor,
+        find_workflow: Callable[[str, int], Workflow[..., object] | None],
+        cache: int,
+        history_max: int,
+    ) -> None:
+        super().__init__(name)
+        self._node = node
+        self._journal = journal
+        self._committer = committer
+        self._registry = registry
+        self._pubsub = pubsub
+        self._wakes = wakes
+        self._delivery = delivery
+        self._attempts = attempts
+        self._find_workflow = find_workflow
+        self._cache = cache
+        self._history_max = history_max
+        self._idle: dict[str, Execution] = {}  # least recently idle first
+        self._deadlines: Callable[[Execution, datetime], object] = lambda _execution, _deadline: None
+        self._chores: set[asyncio.Task[None]] = set()
+        self._emptier = Nudge(node.clock)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.is_open = False
+
+    def watch_deadlines_with(self, watch: Callable[[Execution, datetime], object]) -> None:
+        """Let a timer wheel know of deadlines; without one, due runs are found by the dispatcher once evicted."""
+        self._deadlines = watch
+
+    # --- making executions --------------------------------------------------------------------------------------------
+
+    @property
+    def room(self) -> int:
+        """How many more executions may live here; idle ones make way."""
+        if not self.is_open or self._node.is_draining or self._node.owner is None:
+            return 0
+        return self._cache - len(self._registry) + len(self._idle)
+
+    def attach(self) -> None:
+        """Belong to the running loop, without opening for runs: enough to end one that was cancelled."""
+        self._loop = asyncio.get_running_loop()
+
+    async def start(self) -> None:
+        """Open for runs."""
+        self.attach()
+        self.is_open = True
+
+    def has(self, run_id: str) -> bool:
+        """Tell whether a run lives here."""
+        return run_id in self._registry
+
+    def start_run(
+        self,
+        run: NewRun,
+        workflow: Workflow[..., object],
+        arguments: bytes,
+        *,
+        chosen: bool,
+        settled: Settled,
+    ) -> None:
+        """Run a new workflow's first turn here and insert the run leased; there must be `room`."""
+        owner = self._node.owner
+        assert owner is not None, "ask for room first"
+        self._make_way(1)
+        now = self._node.database_now()
+        machine = Machine(
+            workflow,
+            RunInfo(run.run_id, run.workflow, run.version, 1, run.namespace, self._node.instance, now),
+        )
+        facts = Facts(run.run_id, run.workflow, run.version, run.namespace, 1, self._history_max)
+        execution = Execution(facts, machine, self, owner=owner, token=1)
+        self._registry.add(run.run_id, execution)
+        self.soon(lambda: execution.begin(run, arguments, chosen=chosen, settled=settled))
+
+    def resume(self, claim: Claim, loaded: LoadedRun, *, owner: str) -> None:
+        """Bring a run that was just claimed to life."""
+        older = self._registry.get(claim.run_id)
+        if older is not None:  # its lease was lost without our knowing; this claim is newer by its token
+            older.discard()
+        row = loaded.row
+        workflow = self._find_workflow(row.workflow, row.version)
+        is_cancelled = any(message.kind is MessageKind.CANCEL for message in loaded.messages)
+        if workflow is None and not is_cancelled:
+            self._chore(self._leave_to_others(claim, owner, f"no code for workflow {row.workflow!r} v{row.version} here"))
+            return
+        self._make_way(1)
+        info = RunInfo(
+            row.run_id, row.workflow, row.version, row.generation, row.namespace, self._node.instance, row.created_at
+        )
+        machine = Machine(workflow, info) if workflow is not None else None
+        facts = Facts(
+            row.run_id, row.workflow, row.version, row.namespace, row.generation, self._history_max
+        )
+        execution = Execution(facts, machine, self, owner=owner, token=claim.token)
+        self._registry.add(row.run_id, execution)
+        self.observe("run.resumed", execution, events=len(loaded.history))
+        self.soon(
+            lambda: execution.resume(loaded.history, loaded.messages, snapshot_seq=loaded.snapshot_seq)
+        )
+
+    async def _leave_to_others(self, claim: Claim, owner: str, reason: str) -> None:
+        self._node.emit("run.unservable", run_id=claim.run_id, reason=reason)
+        await self._journal.release_run(
+            claim.run_id,
+            owner=owner,
+            token=claim.token,
+            state=RunState.SUSPENDED,
+            backoff_seconds=BLOCKED_BACKOFF_SECONDS,
+        )
+
+    # --- what executions call (execution.Home) ------------------------------------------------------------------------
+
+    def submit(self, write: Write, settled: Settled) -> None:
+        """Hand a write to the group committer."""
+        self._committer.submit(write, settled)
+
+    def soon(self, callback: Callable[[], object]) -> None:
+        """Call back in the next pass of the host's loop: turns are never driven from inside a task of the host."""
+        assert self._loop is not None
+        self._loop.call_soon(callback)
+
+    def database_now(self) -> datetime:
+        """Return the database's time."""
+        return self._node.database_now()
+
+    def reserve(self, activity: str, queue: str) -> bool:
+        """Take a slot for an attempt here."""
+        return self._attempts.reserve(activity, queue)
+
+    def unreserve(self, queue: str) -> None:
+        """Give a slot back."""
+        self._attempts.unreserve(queue)
+
+    def begin(self, tasks: Sequence[ClaimedTask]) -> None:
+        """Begin attempts."""
+        self._attempts.begin(tasks)
+
+    def withdraw(self, keys: Sequence[TaskKey]) -> None:
+        """Cancel attempts."""
+        self._attempts.withdraw(keys)
+
+    def tasks_waiting(self) -> None:
+        """Nudge whoever claims tasks."""
+        self._wakes.tasks_waiting()
+
+    def wake_at(self, execution: Execution, deadline: datetime) -> None:
+        """Poke the execution at its deadline."""
+        self._deadlines(execution, deadline)
+
+    def is_idle(self, execution: Execution) -> None:
+        """Take note that it may be evicted."""
+        self._idle[execution.facts.run_id] = execution
+        self._emptier.set()
+        if self._node.is_draining:
+            execution.evict()
+        elif len(self._registry) > self._cache:
+            self._make_way(0)
+
+    def is_busy(self, execution: Execution) -> None:
+        """Take note that it may not be evicted."""
+        self._idle.pop(execution.facts.run_id, None)
+
+    def left(self, execution: Execution, ending: Ending | None) -> None:
+        """Forget it, and tell whoever waits for its end."""
+        run_id = execution.facts.run_id
+        self._registry.remove(run_id, execution)
+        if self._idle.get(run_id) is execution:
+            del self._idle[run_id]
+        self._emptier.set()
+        if ending is not None:
+            self._pubsub.publish(ending)
+
+    def doubt(self, execution: Execution) -> None:
+        """Find out why a commit was refused, then give the execution up."""
+        self._chore(self._resolve_doubt(execution))
+
+    def send_on(self, letter: Letter) -> None:
+        """Deliver a letter the durable way."""
+        self._delivery.send_on(letter)
+
+    def say(self, run_id: str, lines: Sequence[LogLine]) -> None:
+        """Log what the workflow said."""
+        for line in lines:
+            workflow_logger.log(line.level, line.message, extra={"run_id": run_id, "fields": line.fields})
+
+    def observe(self, name: str, execution: Execution, **metadata: object) -> None:
+        """Emit telemetry about the run."""
+        if self._node.emit.is_heard:
+            facts = execution.facts
+            self._node.emit(
+                name,
+                run_id=facts.run_id,
+                workflow=facts.workflow,
+                version=facts.version,
+                namespace=facts.namespace,
+                **{key: value for key, value in metadata.items() if value is not None},
+            )
+
+    # --- giving up and going away -------------------------------------------------------------------------------------
+
+    async def _resolve_doubt(self, execution: Execution) -> None:
+        run_id = execution.facts.run_id
+        row = await self._read_patiently(run_id)
+        ending: Ending | None = None
+        if row is not None and row.lease_owner == execution.owner and row.lease_token == execution.token:
+            # Ours, and yet refused: an older ambiguity, or a bug. The journal is right; start over from it.
+            await self._journal.release_run(
+                run_id, owner=execution.owner, token=execution.token, state=RunState.RUNNING
+            )
+            self.observe("lease.released", execution, reason="a commit was refused")
+            self._wakes.runs_waiting()
+        elif row is not None and row.state.has_ended:
+            ending = next(iter(await self._journal.endings([run_id])), None)
+        else:
+            self.observe("lease.lost", execution)
+        execution.discard(ending)
+
+    async def _read_patiently(self, run_id: str) -> RunRow | None:
+        delay_seconds = 0.05
+        while True:
+            try:
+                return await self._journal.run(run_id)
+            except JournalUnavailable:
+                await self._node.clock.sleep(delay_seconds)
+                delay_seconds = min(delay_seconds * 2, 1.0)
+
+    def lost(self, owner: str) -> None:
+        """Give up everything that was leased to an owner whose row is gone."""
+        for execution in self._registry:
+            if execution.owner == owner:
+                self.observe("lease.lost", execution)
+                execution.discard()
+
+    def _make_way(self, more: int) -> None:
+        while self._idle and len(self._registry) + more > self._cache:
+            run_id = next(iter(self._idle))
+            execution = self._idle.pop(run_id)
+            if execution.evict():
+                self.observe("run.evicted", execution)
+                more -= 1
+
+    async def drain(self, deadline_seconds: float) -> bool:
+        """Evict every execution as it becomes idle; False if some were still busy at the deadline."""
+        for execution in self._registry:
+            execution.evict()
+        try:
+            async with self._node.clock.timeout(deadline_seconds):
+                while len(self._registry):
+                    await self._emptier.wait(None)
+        except TimeoutError:
+            return False
+        return True
+
+    async def stop(self) -> None:
+        """Give up what is left in memory; its leases are swept once the owner row is gone."""
+        self.is_open = False
+        for chore in tuple(self._chores):
+            chore.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
+        for execution in self._registry:
+            execution.discard()
+
+    def _chore(self, coroutine: Coroutine[object, None, None]) -> None:
+        assert self._loop is not None
+        task = self._loop.create_task(coroutine)
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)

@@ -1,0 +1,49 @@
+"""Where nudges go: the one place that knows which loop listens to what.
+
+A wake is a hint with durable evidence behind it (an inbox row, a task, a due time). Each road counts what came through
+it, so that a test can remove the others and see that one alone is enough: `local` (memory), `listen` (a notice from
+another process), `poll` (a pass that was not asked for).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+RUNS, TASKS = "runs", "tasks"  # notices to everyone; a notice about one run is its id
+
+
+def _nobody(*_: object) -> None:
+    """What is off hears nothing."""
+
+
+class Wakes:
+    """Nudges from whoever wrote evidence to whoever can act on it; the composition plugs the loops in."""
+
+    def __init__(self) -> None:
+        self.roads: Counter[str] = Counter()
+        self.claim_runs: Callable[[], object] = _nobody
+        self.claim_tasks: Callable[[float], object] = _nobody
+        self.read_inbox: Callable[[], object] = _nobody
+        self.tell_others: Callable[[str], object] = _nobody
+        self.watch_deadline: Callable[[float], object] = _nobody
+
+    def runs_waiting(self) -> None:
+        """Runs were written that nobody holds."""
+        self.claim_runs()
+        self.tell_others(RUNS)
+
+    def tasks_waiting(self, after_seconds: float = 0.0) -> None:
+        """Tasks were written that nobody holds, due after a while."""
+        self.claim_tasks(after_seconds)
+        if after_seconds == 0.0:
+            self.tell_others(TASKS)
+
+    def message_posted(self, run_id: str, *, owner: str | None, here: str | None) -> None:
+        """A message stands in a run's inbox; `owner` holds the run, `here` is this process's owner."""
+        if owner is None:
+            self.runs_waiting()
+        elif owner == here:
+            self.read_inbox()
+        else:
+            self.tell_others(run_id)

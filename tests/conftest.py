@@ -1,0 +1,21 @@
+"""Fixtures that every group may use. A test that names none of them needs no database."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.support.postgres import fresh_database, server_url
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of a PostgreSQL server, one per pytest process, started when the first test asks for it."""
+    with server_url() as url:
+        yield url
+
+
+@pytest.fixture
+async def postgres_database(postgres_url: str) -> AsyncIterator[str]:
+    """The URL of an empty database that only this test uses."""
+    async with fresh_database(postgres_url) as url:
+        yield url
