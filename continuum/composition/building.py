@@ -127,7 +127,6 @@ def _sql_instance(settings: Settings, engine: AsyncEngine) -> Instance:
             engine,
             schema=values["schema"],
             listen_engine=values["listen_engine"],
-            checks_schema=values["migrations"] != "off",
         )
         return sealed(journal, values["payload_codec"])
 

@@ -189,7 +189,7 @@ class Settings:
     """Everything that was decided about an instance, checked and with defaults filled in."""
 
     name: str
-    values: Mapping[str, Any]
+    values: dict[str, Any]
     parts: Mapping[str, Mapping[str, Any] | None]  # None: off
 
     def on(self, part: str) -> bool:

@@ -23,7 +23,7 @@ from continuum.journal.port import Journal
 from continuum.runtime.activity_dispatcher import ActivityDispatcher
 from continuum.runtime.activity_supervisor import ActivityFinder, ActivitySupervisor
 from continuum.runtime.awaiting import Awaiting
-from continuum.runtime.component import Component
+from continuum.runtime.component import Component, Loop
 from continuum.runtime.delivery import Delivery
 from continuum.runtime.dispatcher import Dispatcher
 from continuum.runtime.execution import Execution
@@ -116,6 +116,17 @@ class Wiring:
             "pruner": self._pruner(),
         }
         self.client = self._client()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is under way: no turn, no attempt, no commit, no pass of a loop."""
+        loops = [part for part in (*self.components.values(), self.awaiting) if isinstance(part, Loop)]
+        return (
+            self.runs.is_quiet
+            and not self.attempts.running
+            and not self.committer.in_flight
+            and all(loop.is_resting for loop in loops)
+        )
 
     def _name(self, part: str) -> str:
         return f"{self.settings.name}.{part}"
@@ -319,4 +330,4 @@ class Wiring:
         )
 
 
-FOR_EVER_SECONDS = 10_000 * 365 * 86_400.0
+FOR_EVER_SECONDS = 1_000 * 365 * 86_400.0  # how far a wheel looks ahead when nothing polls; dates must stay possible

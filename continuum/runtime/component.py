@@ -85,6 +85,11 @@ class Nudge:
         self._planned = None
         self.set()
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether somebody waits, and nothing has ended the wait yet."""
+        return self._waiter is not None and not self._waiter.done()
+
     async def wait(self, seconds: float | None) -> bool:
         """Wait until nudged (True), at most `seconds` (False); None: for as long as it takes."""
         if not self._is_set:
@@ -123,6 +128,7 @@ class Loop(Component):
         self._nudge = Nudge(clock)
         self._task: asyncio.Task[None] | None = None
         self._crashes = 0
+        self._is_backing_off = False
         self._starts_at_once = starts_at_once
 
     @abstractmethod
@@ -156,6 +162,11 @@ class Loop(Component):
                     raise
 
     @property
+    def is_resting(self) -> bool:
+        """Whether it is stopped, or waits for its next pass."""
+        return self._task is None or self._is_backing_off or self._nudge.is_waiting
+
+    @property
     def is_degraded(self) -> bool:
         """Whether it has crashed many times in a row."""
         return self._crashes >= DEGRADED_AFTER
@@ -172,7 +183,9 @@ class Loop(Component):
                 again = False
                 self._crashes += 1
                 self._report(error)
+                self._is_backing_off = True
                 await self.clock.sleep(self._backoff())
+                self._is_backing_off = False
                 self._nudge.set()
 
     def _pause(self) -> float | None:

@@ -100,6 +100,11 @@ class RunSupervisor(Component):
         self.attach()
         self.is_open = True
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is going on in any execution."""
+        return len(self._idle) == len(self._registry) and not self._chores
+
     def has(self, run_id: str) -> bool:
         """Tell whether a run lives here."""
         return run_id in self._registry
