@@ -1,9 +1,9 @@
 """Continuum: durable execution for teams who already run FastAPI and SQLAlchemy.
 
-    @activity                                   an effect, performed at least once, journaled once
-    @workflow                                   an `async def` that survives its process
-    children(name=..., engine=...)              the components of an instance, for the host's lifespan
-    start, signal, cancel, await_run, ...       the verbs
+@activity                                   an effect, performed at least once, journaled once
+@workflow                                   an `async def` that survives its process
+children(name=..., engine=...)              the components of an instance, for the host's lifespan
+start, signal, cancel, await_run, ...       the verbs
 """
 
 from continuum.client.reading import HistoryEvent, Page

@@ -178,4 +178,3 @@ class Client:
                 f"instance {self._node.instance!r} runs on another event loop: await {verb} there, "
                 "or enter the instance in this one"
             )
-

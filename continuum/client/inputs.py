@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from continuum.definitions.catalog import Catalog
 from continuum.definitions.workflow import Workflow
 from continuum.errors import DurableValueError, InputInvalid, NotAllowedHere, Problem
 from continuum.ids import canonical
+from continuum.model.writes import Verdict
 
 NAME_MAX = 200  # characters of a namespace, key, signal name or delivery id: they stand in indexes
 ATTRIBUTES_MAX = 16_384  # bytes of JSON: attributes are for finding runs, not for data
@@ -43,7 +45,7 @@ def short_name(value: Any, what: str) -> str:
     raise InputInvalid(message[:500], problems=[Problem(f"/{what}", "must be a short printable string")])
 
 
-def attributes_of(value: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def attributes_of(value: Any) -> dict[str, Any] | None:
     """Return search attributes.
 
     Raises:
@@ -64,7 +66,7 @@ def attributes_of(value: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return dict(value)
 
 
-def moment_of(value: datetime | None, what: str) -> datetime | None:
+def moment_of(value: Any, what: str) -> datetime | None:
     """Return a point in time, in UTC.
 
     Raises:
@@ -96,3 +98,9 @@ def call_of(flow: Any, args: tuple[Any, ...], catalog: Catalog) -> tuple[Workflo
         raise NotAllowedHere(f"{flow!r} is no workflow: decorate an `async def` with @workflow and start that")
     newest: Workflow[..., Any] = catalog.workflow(flow.name)
     return newest, newest.signature.parameters.encode(args, kwargs)
+
+
+def answer(future: asyncio.Future[Verdict], verdict: Verdict) -> None:
+    """Hand a verdict to a caller who may have stopped waiting."""
+    if not future.done():
+        future.set_result(verdict)

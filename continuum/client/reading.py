@@ -60,9 +60,7 @@ class HistoryEvent:
 class Reader:
     """Reads runs."""
 
-    def __init__(
-        self, *, node: Node, journal: ReadJournal, registry: Registry[Execution], awaiting: Awaiting
-    ) -> None:
+    def __init__(self, *, node: Node, journal: ReadJournal, registry: Registry[Execution], awaiting: Awaiting) -> None:
         self._node = node
         self._journal = journal
         self._registry = registry
@@ -104,7 +102,7 @@ class Reader:
         state: RunState | str | None,
         namespace: str | None,
         attributes: Mapping[str, Any] | None,
-        limit: int,
+        limit: Any,
         cursor: str | None,
     ) -> Page[Run]:
         """Return a page of runs, newest first."""
@@ -140,11 +138,18 @@ def _result_of(ending: Ending, workflow: Workflow[..., Any] | None) -> Any:
             raise RunCancelled(f"run {run_id} was cancelled", run_id=run_id)
         case RunState.BLOCKED:
             reason = ending.reason or "no reason was recorded"
-            raise RunBlocked(f"run {run_id} is blocked until its code is mended: {reason}", run_id=run_id, reason=reason)
+            raise RunBlocked(
+                f"run {run_id} is blocked until its code is mended: {reason}", run_id=run_id, reason=reason
+            )
+        case _:
+            raise _run_failed(ending)
+
+
+def _run_failed(ending: Ending) -> RunFailed:
     failure = Failure.decode(ending.payload or b'{"type":"","message":"no failure was recorded"}')
-    raise RunFailed(
-        f"run {run_id} failed: {failure.type}: {failure.message}",
-        run_id=run_id,
+    return RunFailed(
+        f"run {ending.run_id} failed: {failure.type}: {failure.message}",
+        run_id=ending.run_id,
         type=failure.type,
         details=failure.details,
         causes=failure.causes,
@@ -175,9 +180,7 @@ def _decoded(event: Event) -> HistoryEvent:
             data = json.loads(event.payload)
         except ValueError:
             data = base64.b64encode(event.payload).decode()
-    return HistoryEvent(
-        event.seq, event.type.value, event.at, event.command_id, event.message_id, event.name, data
-    )
+    return HistoryEvent(event.seq, event.type.value, event.at, event.command_id, event.message_id, event.name, data)
 
 
 def _state(value: RunState | str) -> RunState:
@@ -203,4 +206,3 @@ def _read_cursor(cursor: str | None) -> tuple[datetime, str] | None:
     except (ValueError, TypeError) as error:
         problem = Problem("/cursor", "must be a next_cursor")
         raise InputInvalid("the cursor is not one that a page of runs gave", problems=[problem]) from error
-

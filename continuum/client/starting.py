@@ -7,10 +7,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-from continuum.client.inputs import attributes_of, moment_of, run_id_of, short_name
+from continuum.client.inputs import answer, attributes_of, moment_of, run_id_of, short_name
 from continuum.codec import check_size
 from continuum.definitions.workflow import Workflow
 from continuum.errors import (
@@ -27,7 +28,7 @@ from continuum.model.events import EventType
 from continuum.model.runs import NewRun, RunRow
 from continuum.model.writes import Landed, Start, StartMany, Unwritable, Verdict
 from continuum.replay.matching import same_input
-from continuum.runtime.execution import pending_start
+from continuum.runtime.decisions import pending_start
 from continuum.runtime.node import Node
 from continuum.runtime.run_supervisor import RunSupervisor
 from continuum.runtime.wakes import Wakes
@@ -105,11 +106,11 @@ class Starter:
                 raise InstanceDraining(f"instance {self._node.instance!r} is shutting down and starts no new runs")
             run = self._new_run(workflow, arguments, options)
             verdict = await self._write(run, workflow, arguments, options)
-            match verdict:
-                case Landed():
-                    return Started(run.run_id, existing=False)
-                case Unwritable(error):
-                    raise DurableValueError(f"the database refuses this start: {error}", run_id=run.run_id) from error
+            if isinstance(verdict, Landed):
+                return Started(run.run_id, existing=False)
+            if isinstance(verdict, Unwritable):
+                message = f"the database refuses this start: {verdict.error}"
+                raise DurableValueError(message, run_id=run.run_id) from verdict.error
             existing = await self._winner(run, workflow, arguments, options)
             if existing is not None:
                 return Started(existing, existing=True)
@@ -118,7 +119,9 @@ class Starter:
             "were gone when asked for; try again"
         )
 
-    async def start_many(self, calls: Sequence[tuple[Workflow[..., Any], bytes]], options: StartOptions) -> list[Started]:
+    async def start_many(
+        self, calls: Sequence[tuple[Workflow[..., Any], bytes]], options: StartOptions
+    ) -> list[Started]:
         """Start many runs in one commit, all or none; whoever has room claims them."""
         if not calls:
             return []
@@ -164,7 +167,7 @@ class Starter:
             workflow,
             arguments,
             chosen=chosen,
-            settled=lambda outcome: verdict.done() or verdict.set_result(outcome),
+            settled=partial(answer, verdict),
         )
         return await verdict
 
@@ -195,7 +198,9 @@ class Starter:
                     run_id=row.run_id,
                 )
         if options.run_id is not None and await self._journal.run(options.run_id) is not None:
-            raise RunExists(f"run {options.run_id} exists already; pick another id, or an idempotency key", run_id=run.run_id)
+            raise RunExists(
+                f"run {options.run_id} exists already; pick another id, or an idempotency key", run_id=run.run_id
+            )
         return None
 
     async def _means_the_same(self, row: RunRow, workflow: Workflow[..., Any], arguments: bytes) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any, Literal
 
-from continuum.client.inputs import short_name
+from continuum.client.inputs import answer, short_name
 from continuum.codec import check_size, shape_of
 from continuum.definitions.catalog import Catalog
 from continuum.errors import DurableValueError, Problem, RunNotActive, RunNotFound, SignalInvalid, WorkflowNotFound
@@ -92,7 +93,7 @@ class Talker:
     async def _send(self, message: Message) -> Verdict:
         if message.delivery_id is None:
             settled: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-            if self._delivery.offer(message, lambda verdict: settled.done() or settled.set_result(verdict)):
+            if self._delivery.offer(message, partial(answer, settled)):
                 return await settled
         return await self._delivery.post(message)
 
@@ -106,7 +107,9 @@ class Talker:
             encoded = (shape or shape_of(type(payload) if payload is not None else object)).encode(payload)
         except DurableValueError as error:
             problem = Problem(error.path, error.message)
-            raise SignalInvalid(f"the payload of signal {name!r}: {error}", problems=[problem], run_id=run_id) from error
+            raise SignalInvalid(
+                f"the payload of signal {name!r}: {error}", problems=[problem], run_id=run_id
+            ) from error
         return check_size(encoded, self._payload_max, f"the payload of signal {name!r}")
 
     async def _workflow_of(self, run_id: str) -> Any:

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Unpack
 
-from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from continuum.clock import SystemClock
@@ -31,7 +30,7 @@ instances: Instances[Instance] = Instances()
 DATABASE_URL = "CONTINUUM_DATABASE_URL"
 
 
-def children(*, name: str, engine: AsyncEngine | None = None, **options: Unpack[InstanceOptions]) -> Children:
+def children(*, name: str, engine: Any = None, **options: Unpack[InstanceOptions]) -> Children:
     """Return the components of an instance named `name` on the host's `engine`.
 
     The name is registered at once; the database is not touched, and nothing belongs to a loop, before the components
@@ -47,7 +46,7 @@ def children(*, name: str, engine: AsyncEngine | None = None, **options: Unpack[
     """
     if checked_name(name) == DEFAULT:
         return Children()
-    if isinstance(engine, Engine) or not isinstance(engine, AsyncEngine):
+    if not isinstance(engine, AsyncEngine):
         raise ConfigurationError(
             f"children(name={name!r}) needs an AsyncEngine, not {engine!r}: "
             "make it with sqlalchemy.ext.asyncio.create_async_engine"

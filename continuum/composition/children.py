@@ -25,7 +25,7 @@ class Children(list[Component]):
     def __add__(self, other: list[T], /) -> list[Component | T] | Children:
         """Return both; of two `Children`, again a `Children`."""
         joined = [*self, *other]
-        return Children(joined) if isinstance(other, Children) else joined  # type: ignore[arg-type]
+        return Children(joined) if isinstance(other, Children) else joined
 
     async def start(self) -> None:
         """Start every component in order; what has started is stopped again if one fails."""
@@ -45,7 +45,7 @@ class Children(list[Component]):
         for component in reversed(self):
             try:
                 await component.stop()
-            except Exception as error:  # the others must be stopped all the same
+            except Exception as error:  # noqa: BLE001  # the others must be stopped all the same
                 errors.append(error)
         if errors:
             raise errors[0]

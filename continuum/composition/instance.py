@@ -167,9 +167,9 @@ class Instance:
     @overload
     async def start(
         self,
-        flow: Flow[Unpack[Ts], R],
+        flow: Flow[*Ts, R],
         /,
-        *args: Unpack[Ts],
+        *args: *Ts,
         run_id: str | UUID | None = ...,
         idempotency_key: str | None = ...,
         namespace: str = ...,
@@ -188,11 +188,11 @@ class Instance:
         attributes: Mapping[str, Any] | None = ...,
         start_at: datetime | None = ...,
     ) -> RunHandle[R]: ...
-    async def start(
+    async def start(  # type: ignore[misc]  # mypy does not see that Any takes a TypeVarTuple's arguments
         self,
         flow: Any,
         /,
-        *args: Any,
+        *args: Any,  # typed by the overloads
         run_id: str | UUID | None = None,
         idempotency_key: str | None = None,
         namespace: str = "default",
@@ -264,7 +264,13 @@ class Instance:
     ) -> object: ...
     @overload
     async def await_run(
-        self, run_id: str | UUID, workflow: Workflow[..., R], /, *, timeout: Duration | None = ..., wait_blocked: bool = ...
+        self,
+        run_id: str | UUID,
+        workflow: Workflow[..., R],
+        /,
+        *,
+        timeout: Duration | None = ...,
+        wait_blocked: bool = ...,
     ) -> R: ...
     async def await_run(
         self,

@@ -239,7 +239,7 @@ def settings_of(name: str, given: Mapping[str, Any]) -> Settings:
     values["activities"] = _definitions("activities", given.get("activities"), Activity)
     parts = {part.name: _chosen(part, given.get(part.name, True)) for part in PARTS}
     if values["client_only"]:
-        parts = {part: None for part in parts} | {"pubsub": parts["pubsub"]}
+        parts = {part: chosen if part == "pubsub" else None for part, chosen in parts.items()}
     return Settings(checked_name(name), values, parts)
 
 

@@ -53,7 +53,7 @@ def resolve(name: str | None) -> Instance:
 async def start(
     flow: Callable[[Unpack[Ts]], Coroutine[Any, Any, R]],
     /,
-    *args: Unpack[Ts],
+    *args: *Ts,
     instance: str | None = ...,
     run_id: str | UUID | None = ...,
     idempotency_key: str | None = ...,
@@ -73,7 +73,7 @@ async def start(
     attributes: Mapping[str, Any] | None = ...,
     start_at: datetime | None = ...,
 ) -> RunHandle[R]: ...
-async def start(
+async def start(  # type: ignore[misc]  # mypy does not see that Any takes a TypeVarTuple's arguments
     flow: Any,
     /,
     *args: Any,
@@ -150,7 +150,11 @@ async def start_many(
         As `start`; nothing was started then.
     """
     return await resolve(instance).start_many(
-        flow, inputs, namespace=namespace, attributes=attributes, start_at=start_at
+        flow,
+        inputs,  # type: ignore[arg-type]  # the overloads have seen to it
+        namespace=namespace,
+        attributes=attributes,
+        start_at=start_at,
     )
 
 

@@ -85,9 +85,7 @@ class Wiring:
         self.committer = GroupCommitter(
             journal=journal, clock=world.clock, draw=world.draw, emit=self.emit, lanes=journal.lanes
         )
-        self.delivery = Delivery(
-            node=self.node, registry=self.registry, committer=self.committer, wakes=self.wakes
-        )
+        self.delivery = Delivery(node=self.node, registry=self.registry, committer=self.committer, wakes=self.wakes)
         self.awaiting = Awaiting(
             self._name("awaiting"),
             node=self.node,

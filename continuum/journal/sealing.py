@@ -30,7 +30,6 @@ from continuum.model.states import RunState
 from continuum.model.tasks import Attempt, Beat, ClaimedTask
 from continuum.model.writes import Commit, Finish, Post, Start, StartMany, Verdict, Write
 
-
 SEALED = b"\x01"  # before every sealed payload; JSON never begins so
 
 
@@ -69,14 +68,10 @@ class SealedJournal:
         return replace(event, payload=self._open(event.payload, run_id, event.type.value, event.name))
 
     def _seal_message(self, message: Message) -> Message:
-        return replace(
-            message, payload=self._seal(message.payload, message.run_id, message.kind.value, message.name)
-        )
+        return replace(message, payload=self._seal(message.payload, message.run_id, message.kind.value, message.name))
 
     def _open_message(self, message: Message) -> Message:
-        return replace(
-            message, payload=self._open(message.payload, message.run_id, message.kind.value, message.name)
-        )
+        return replace(message, payload=self._open(message.payload, message.run_id, message.kind.value, message.name))
 
     def _seal_write(self, write: Write) -> Write:
         match write:

@@ -166,27 +166,27 @@ class ActivitySupervisor(Loop):
     # --- what attempts report -----------------------------------------------------------------------------------------
 
     def returned(self, attempt: RunningAttempt, payload: bytes) -> None:
-        """It returned a value."""
+        """Hear that it returned a value."""
         self._forget_running(attempt)
         self._delivery.completed(attempt.task, payload, self)
 
     def raised(self, attempt: RunningAttempt, failure: Failure) -> None:
-        """It raised, or outlived a limit."""
+        """Hear that it raised, or outlived a limit."""
         self._forget_running(attempt)
         self._delivery.failed(attempt.task, failure, self)
 
     def stopped(self, attempt: RunningAttempt) -> None:
-        """It was cancelled: nothing is to be reported."""
+        """Hear that it was cancelled by us: nothing is to be reported."""
         self._forget_running(attempt)
         self._known.pop(attempt.task.attempt, None)
         self._node.emit("activity.cancelled", activity=attempt.task.activity, **_facts(attempt.task))
 
     def vacated(self, attempt: RunningAttempt) -> None:
-        """The function is no longer running."""
+        """Hear that the function is no longer running: its slot is free."""
         self.unreserve(attempt.task.options.queue)
 
     def settled(self, attempt: Attempt) -> None:
-        """The attempt's last write is settled."""
+        """Forget an attempt whose last write is settled."""
         self._known.pop(attempt, None)
 
     def _forget_running(self, attempt: RunningAttempt) -> None:
@@ -226,7 +226,9 @@ class ActivitySupervisor(Loop):
 
     async def once(self) -> bool:
         """Send the heartbeats of all attempts in one statement; cancel those that are nobody's any more."""
-        beats = [Beat(attempt.task.attempt, attempt.details, attempt.task.activity) for attempt in self._attempts.values()]
+        beats = [
+            Beat(attempt.task.attempt, attempt.details, attempt.task.activity) for attempt in self._attempts.values()
+        ]
         if not beats:
             return False
         alive = set(await self._journal.heartbeat_tasks(beats))

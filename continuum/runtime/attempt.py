@@ -29,19 +29,19 @@ class Reports(Protocol):
     """Who hears what came of an attempt."""
 
     def returned(self, attempt: RunningAttempt, payload: bytes) -> None:
-        """It returned a value."""
+        """Hear that it returned a value."""
         ...
 
     def raised(self, attempt: RunningAttempt, failure: Failure) -> None:
-        """It raised, or outlived a limit."""
+        """Hear that it raised, or outlived a limit."""
         ...
 
     def stopped(self, attempt: RunningAttempt) -> None:
-        """It was cancelled by us: nothing is to be reported."""
+        """Hear that it was cancelled by us: nothing is to be reported."""
         ...
 
     def vacated(self, attempt: RunningAttempt) -> None:
-        """The function is no longer running: its slot is free."""
+        """Hear that the function is no longer running: its slot is free."""
         ...
 
 

@@ -52,7 +52,9 @@ class Awaiting(Loop):
         """How many callers wait."""
         return sum(len(listeners) for listeners in self._waiting.values())
 
-    async def ending(self, run_id: str, *, wait_blocked: bool, clock: Clock, timeout_seconds: float | None) -> Ending | None:
+    async def ending(
+        self, run_id: str, *, wait_blocked: bool, clock: Clock, timeout_seconds: float | None
+    ) -> Ending | None:
         """Wait until a run has ended (or is blocked, unless `wait_blocked`); None after the timeout."""
         arrived: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
 
@@ -62,7 +64,7 @@ class Awaiting(Loop):
 
         self._pubsub.subscribe(run_id, hear)
         self._waiting.setdefault(run_id, []).append(hear)
-        timer = clock.call_later(timeout_seconds, lambda: arrived.cancel()) if timeout_seconds is not None else None
+        timer = clock.call_later(timeout_seconds, arrived.cancel) if timeout_seconds is not None else None
         self._hurry(run_id)
         try:
             return await arrived

@@ -118,7 +118,14 @@ class Loop(Component):
     """
 
     def __init__(
-        self, name: str, *, interval: float | None, clock: Clock, draw: Random, emit: Emitter, starts_at_once: bool = True
+        self,
+        name: str,
+        *,
+        interval: float | None,
+        clock: Clock,
+        draw: Random,
+        emit: Emitter,
+        starts_at_once: bool = True,
     ) -> None:
         super().__init__(name)
         self.interval = interval
@@ -179,7 +186,7 @@ class Loop(Component):
             try:
                 again = await self.once()
                 self._crashes = 0
-            except Exception as error:  # a loop is one of the doors that must not fall
+            except Exception as error:  # noqa: BLE001  # a loop is one of the doors that must not fall
                 again = False
                 self._crashes += 1
                 self._report(error)

@@ -15,7 +15,8 @@ from continuum.model.messages import Message, MessageKind
 from continuum.model.policy import GiveUp, RetryLater, decide
 from continuum.model.tasks import Attempt, ClaimedTask
 from continuum.model.writes import Finish, FreeTask, Landed, Post, Posted, RetryTask, Unwritable, Verdict
-from continuum.runtime.execution import Execution, Letter, Settled
+from continuum.runtime.execution import Execution
+from continuum.runtime.home import Letter, Settled
 from continuum.runtime.node import Node
 from continuum.runtime.registry import Registry
 from continuum.runtime.wakes import Wakes
@@ -34,9 +35,7 @@ class Tended(Protocol):
 class Delivery:
     """The two ways of results and messages."""
 
-    def __init__(
-        self, *, node: Node, registry: Registry[Execution], committer: GroupCommitter, wakes: Wakes
-    ) -> None:
+    def __init__(self, *, node: Node, registry: Registry[Execution], committer: GroupCommitter, wakes: Wakes) -> None:
         self._node = node
         self._registry = registry
         self._committer = committer
@@ -45,12 +44,12 @@ class Delivery:
     # --- results of attempts ------------------------------------------------------------------------------------------
 
     def completed(self, task: ClaimedTask, payload: bytes, tended: Tended) -> None:
-        """An attempt returned."""
+        """Deliver what an attempt returned."""
         self._node.emit("activity.completed", activity=task.activity, **_facts(task))
         self._answer(task, MessageKind.ACTIVITY_COMPLETED, payload, tended)
 
     def failed(self, task: ClaimedTask, failure: Failure, tended: Tended) -> None:
-        """An attempt raised or timed out: it is retried later, or the failure is the answer."""
+        """Judge a failed attempt: it is retried later, or the failure is the answer."""
         attempt = task.attempt
         verdict = decide(task.options.retry, attempt.attempt, failure, self._node.draw)
         match verdict:
@@ -63,7 +62,8 @@ class Delivery:
                     **_facts(task),
                 )
                 self._committer.submit(
-                    RetryTask(attempt, delay_seconds), lambda settled: self._retried(attempt, settled, delay_seconds, tended)
+                    RetryTask(attempt, delay_seconds),
+                    lambda settled: self._retried(attempt, settled, delay_seconds, tended),
                 )
             case GiveUp():
                 self._node.emit("activity.failed", activity=task.activity, error=failure.type, **_facts(task))
@@ -121,7 +121,7 @@ class Delivery:
             self._superseded(letter.attempt, verdict)
 
     def _superseded(self, attempt: Attempt, verdict: Verdict) -> None:
-        """The task is over, or another attempt's: this result is nobody's any more."""
+        """Drop a result: its task is over, or another attempt's."""
         key = attempt.key
         error = str(verdict.error) if isinstance(verdict, Unwritable) else None
         self._node.emit(
@@ -135,7 +135,9 @@ class Delivery:
     def send_on(self, letter: Letter) -> None:
         """Send a letter that no execution here will journal the durable way, with its same id."""
         if letter.attempt is not None:
-            self._committer.submit(Finish(letter.attempt, letter.message), lambda verdict: self._finished(letter, verdict))
+            self._committer.submit(
+                Finish(letter.attempt, letter.message), lambda verdict: self._finished(letter, verdict)
+            )
         else:
             self._committer.submit(Post(letter.message), lambda verdict: self._sent_on(letter, verdict))
 

@@ -15,6 +15,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Coroutine
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol
 
 from continuum.errors import JournalUnavailable
@@ -78,8 +79,12 @@ class Membership:
 class LeaseHeartbeater(Loop):
     """Renews on the host's loop: for journals without I/O, and for tests by hand."""
 
-    def __init__(self, name: str, *, node: Node, owners: OwnerJournal, membership: Membership, interval: float | None) -> None:
-        super().__init__(name, interval=interval, clock=node.clock, draw=node.draw, emit=node.emit, starts_at_once=False)
+    def __init__(
+        self, name: str, *, node: Node, owners: OwnerJournal, membership: Membership, interval: float | None
+    ) -> None:
+        super().__init__(
+            name, interval=interval, clock=node.clock, draw=node.draw, emit=node.emit, starts_at_once=False
+        )
         self._node = node
         self._owners = owners
         self._membership = membership
@@ -153,7 +158,7 @@ class ThreadedHeartbeater(Component):
                 try:
                     pause = await self._renew(owners)
                 except JournalUnavailable as error:
-                    self._tell(lambda error=error: self._node.emit("lease.renewal_failed", error=str(error)))
+                    self._tell(partial(self._node.emit, "lease.renewal_failed", error=str(error)))
                     pause = min(RETRY_SECONDS, self._interval)
         finally:
             with contextlib.suppress(JournalUnavailable):
@@ -208,23 +213,20 @@ class ThreadedHeartbeater(Component):
 class HeartThread:
     """One thread and loop per process, for the heartbeats of all instances; it ends with the last of them."""
 
-    _lock = threading.Lock()
-    _present: HeartThread | None = None
-
     def __init__(self) -> None:
-        self._users = 0
+        self.users = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="continuum-heartbeat", daemon=True)
         self._thread.start()
 
-    @classmethod
-    def shared(cls) -> HeartThread:
+    @staticmethod
+    def shared() -> HeartThread:
         """Return the process's thread, started on first use; `release` it afterwards."""
-        with cls._lock:
-            if cls._present is None:
-                cls._present = cls()
-            cls._present._users += 1
-            return cls._present
+        with _lock:
+            if not _shared:
+                _shared.append(HeartThread())
+            _shared[0].users += 1
+            return _shared[0]
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
         """Run a coroutine there; the future belongs to the caller's loop."""
@@ -236,8 +238,12 @@ class HeartThread:
 
     def release(self) -> None:
         """End the thread when nobody uses it any more."""
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                type(self)._present = None
+        with _lock:
+            self.users -= 1
+            if self.users == 0:
+                _shared.clear()
                 self._loop.call_soon_threadsafe(self._loop.stop)
+
+
+_lock = threading.Lock()
+_shared: list[HeartThread] = []  # at most one

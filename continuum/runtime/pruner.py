@@ -10,10 +10,10 @@ from continuum.runtime.node import Node
 class Pruner(Loop):
     """One pass deletes a batch; full batches are followed at once by the next."""
 
-    def __init__(
-        self, name: str, *, node: Node, journal: KeepingJournal, interval: float | None, batch: int
-    ) -> None:
-        super().__init__(name, interval=interval, clock=node.clock, draw=node.draw, emit=node.emit, starts_at_once=False)
+    def __init__(self, name: str, *, node: Node, journal: KeepingJournal, interval: float | None, batch: int) -> None:
+        super().__init__(
+            name, interval=interval, clock=node.clock, draw=node.draw, emit=node.emit, starts_at_once=False
+        )
         self._journal = journal
         self._batch = batch
 

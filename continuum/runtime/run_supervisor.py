@@ -21,13 +21,15 @@ from continuum.model.messages import MessageKind
 from continuum.model.runs import Ending, NewRun, RunRow
 from continuum.model.states import RunState
 from continuum.model.tasks import ClaimedTask, TaskKey
-from continuum.model.writes import Verdict, Write
+from continuum.model.writes import Write
 from continuum.replay.machine import Machine
 from continuum.replay.turns import LogLine, RunInfo
 from continuum.runtime.activity_supervisor import ActivitySupervisor
 from continuum.runtime.component import Component, Nudge
 from continuum.runtime.delivery import Delivery
-from continuum.runtime.execution import BLOCKED_BACKOFF_SECONDS, Execution, Facts, Letter, Settled
+from continuum.runtime.execution import Execution
+from continuum.runtime.home import Facts, Letter, Settled
+from continuum.runtime.ledger import BLOCKED_BACKOFF_SECONDS
 from continuum.runtime.node import Node
 from continuum.runtime.pubsub import PubSub
 from continuum.runtime.registry import Registry
@@ -141,22 +143,20 @@ class RunSupervisor(Component):
         workflow = self._find_workflow(row.workflow, row.version)
         is_cancelled = any(message.kind is MessageKind.CANCEL for message in loaded.messages)
         if workflow is None and not is_cancelled:
-            self._chore(self._leave_to_others(claim, owner, f"no code for workflow {row.workflow!r} v{row.version} here"))
+            self._chore(
+                self._leave_to_others(claim, owner, f"no code for workflow {row.workflow!r} v{row.version} here")
+            )
             return
         self._make_way(1)
         info = RunInfo(
             row.run_id, row.workflow, row.version, row.generation, row.namespace, self._node.instance, row.created_at
         )
         machine = Machine(workflow, info) if workflow is not None else None
-        facts = Facts(
-            row.run_id, row.workflow, row.version, row.namespace, row.generation, self._history_max
-        )
+        facts = Facts(row.run_id, row.workflow, row.version, row.namespace, row.generation, self._history_max)
         execution = Execution(facts, machine, self, owner=owner, token=claim.token)
         self._registry.add(row.run_id, execution)
         self.observe("run.resumed", execution, events=len(loaded.history))
-        self.soon(
-            lambda: execution.resume(loaded.history, loaded.messages, snapshot_seq=loaded.snapshot_seq)
-        )
+        self.soon(lambda: execution.resume(loaded.history, loaded.messages, snapshot_seq=loaded.snapshot_seq))
 
     async def _leave_to_others(self, claim: Claim, owner: str, reason: str) -> None:
         self._node.emit("run.unservable", run_id=claim.run_id, reason=reason)

@@ -106,7 +106,7 @@ class SignalRouter(Loop):
                     self._heard(notices)
             except JournalUnavailable as error:
                 self.emit("listener.lost", error=str(error))
-            except Exception as error:  # whatever breaks the listener, polling goes on and so does this loop
+            except Exception as error:  # noqa: BLE001  # whatever breaks the listener, polling goes on and so does this loop
                 self._report(error)
             self.is_listening = False
             await self.clock.sleep(delay_seconds * self._draw.uniform(0.5, 1.0))

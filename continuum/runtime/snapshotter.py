@@ -30,7 +30,9 @@ class Snapshotter(Loop):
         threshold: int,
         batch: int = 10,
     ) -> None:
-        super().__init__(name, interval=interval, clock=node.clock, draw=node.draw, emit=node.emit, starts_at_once=False)
+        super().__init__(
+            name, interval=interval, clock=node.clock, draw=node.draw, emit=node.emit, starts_at_once=False
+        )
         self._journal = journal
         self._registry = registry
         self._threshold = threshold

@@ -14,7 +14,7 @@ RUNS, TASKS = "runs", "tasks"  # notices to everyone; a notice about one run is 
 
 
 def _nobody(*_: object) -> None:
-    """What is off hears nothing."""
+    """Hear nothing: for what is off."""
 
 
 class Wakes:
@@ -29,18 +29,18 @@ class Wakes:
         self.watch_deadline: Callable[[float], object] = _nobody
 
     def runs_waiting(self) -> None:
-        """Runs were written that nobody holds."""
+        """Nudge who can claim: runs were written that nobody holds."""
         self.claim_runs()
         self.tell_others(RUNS)
 
     def tasks_waiting(self, after_seconds: float = 0.0) -> None:
-        """Tasks were written that nobody holds, due after a while."""
+        """Nudge who can claim: tasks were written that nobody holds, due after a while."""
         self.claim_tasks(after_seconds)
         if after_seconds == 0.0:
             self.tell_others(TASKS)
 
     def message_posted(self, run_id: str, *, owner: str | None, here: str | None) -> None:
-        """A message stands in a run's inbox; `owner` holds the run, `here` is this process's owner."""
+        """Nudge who can read a run's inbox: `owner` holds the run, `here` is this process's owner."""
         if owner is None:
             self.runs_waiting()
         elif owner == here:

@@ -22,11 +22,10 @@ from continuum.composition.children import children_of
 from continuum.composition.instance import Instance
 from continuum.composition.instances import DEFAULT
 from continuum.composition.options import settings_of
-from continuum.composition.wiring import World
+from continuum.composition.wiring import Wiring, World
 from continuum.definitions.activity import Activity
 from continuum.definitions.catalog import catalog
 from continuum.definitions.handles import RunHandle
-from continuum.errors import ConfigurationError
 from continuum.ids import uuid7
 from continuum.journal.memory import MemoryStore
 from continuum.model.policy import Duration, seconds
@@ -40,7 +39,7 @@ class Environment:
 
     def __init__(self, clock: VirtualClock) -> None:
         self._clock = clock
-        self._instances: dict[str, Instance] = {}
+        self.running: dict[str, Instance] = {}
 
     @property
     def now(self) -> datetime:
@@ -49,7 +48,7 @@ class Environment:
 
     def instance(self, name: str = DEFAULT) -> Instance:
         """Return one of the instances."""
-        return self._instances[name]
+        return self.running[name]
 
     async def history(self, run: RunHandle[Any] | str, *, instance: str = DEFAULT) -> list[HistoryEvent]:
         """Return the history of a run.
@@ -58,7 +57,7 @@ class Environment:
             RunNotFound: there is none of this id.
         """
         run_id = run if isinstance(run, str) else run.run_id
-        return await self._instances[instance].history(run_id)
+        return await self.running[instance].history(run_id)
 
     async def advance(self, duration: Duration) -> None:
         """Move time on, doing everything that becomes due in order, and wait until all is quiet.
@@ -80,22 +79,23 @@ class Environment:
         while quiet < QUIET_PASSES:
             await asyncio.sleep(0)
             quiet = quiet + 1 if self._is_quiet else 0
-            if any(wiring.attempts.running for wiring in self._wirings):
+            if any(wiring.attempts.running for wiring in self.wirings):
                 await asyncio.sleep(REAL_PAUSE_SECONDS)
 
     @property
-    def _wirings(self) -> list[Any]:
-        return [instance.wiring for instance in self._instances.values() if instance.wiring is not None]
+    def wirings(self) -> list[Wiring]:
+        """The running instances' parts."""
+        return [instance.wiring for instance in self.running.values() if instance.wiring is not None]
 
     @property
     def _is_quiet(self) -> bool:
-        return all(wiring.is_quiet for wiring in self._wirings)
+        return all(wiring.is_quiet for wiring in self.wirings)
 
     @property
     def _is_awaited(self) -> bool:
-        return any(wiring.awaiting.waiters for wiring in self._wirings)
+        return any(wiring.awaiting.waiters for wiring in self.wirings)
 
-    async def _jump(self) -> None:
+    async def jump(self) -> None:
         """Move time to the next deadline whenever somebody waits and nothing else can happen."""
         while True:
             await self.settle()
@@ -143,15 +143,15 @@ async def environment(
             settings = settings_of(name, {"state": state})
             instance = memory_instance(settings, MemoryStore(clock), lambda: world)
             await stack.enter_async_context(children_of(instance))
-            env._instances[name] = instance
-        jumper = asyncio.get_running_loop().create_task(env._jump()) if auto else None
+            env.running[name] = instance
+        jumper = asyncio.get_running_loop().create_task(env.jump()) if auto else None
         try:
             yield env
         finally:
             if jumper is not None:
                 jumper.cancel()
                 await asyncio.gather(jumper, return_exceptions=True)
-            for wiring in env._wirings:  # what still waits in virtual time must not hold the stop up
+            for wiring in env.wirings:  # what still waits in virtual time must not hold the stop up
                 wiring.settings.values["drain_timeout"] = 0.0
 
 
@@ -165,8 +165,6 @@ def _put_back(replaced: Mapping[str, Instance], names: Sequence[str]) -> None:
 
 
 def _fake(activity: Activity[..., Any], fn: Callable[..., Any]) -> Activity[..., Any]:
-    if not isinstance(activity, Activity) or not callable(fn):
-        raise ConfigurationError(f"activities= maps activities to functions, not {activity!r} to {fn!r}")
     if isinstance(fn, Activity):
         fn = fn.fn
     fake: Activity[..., Any] = object.__new__(Activity)

@@ -140,8 +140,8 @@ class Tending(Part):
                 ]
                 if beating:
                     await talk.many(tasks.HEARTBEAT, beating)
-        theirs = {(task_key(row), row.attempt) for row in rows}
-        return [beat.attempt for beat in beats if (beat.attempt.key, beat.attempt.attempt) in theirs]
+        theirs = {Attempt(task_key(row), row.lease_owner, row.attempt) for row in rows}
+        return [beat.attempt for beat in beats if beat.attempt in theirs]
 
     async def next_task_at(self, activities: Sequence[str]) -> datetime | None:
         """Return when the next free task of these activities becomes available, if any waits."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from continuum.journal.sql.desk import Desk
 from continuum.journal.sql.statements import runs
 from continuum.model.runs import RunRow
-from continuum.model.writes import LANDED, REFUSED, Commit, Start, Verdict, Write
+from continuum.model.writes import LANDED, REFUSED, Commit, Start, StartMany, Verdict, Write
 
 
 async def judge(desk: Desk, write: Write) -> Verdict | None:
@@ -17,6 +17,9 @@ async def judge(desk: Desk, write: Write) -> Verdict | None:
     match write:
         case Start():
             return await _start(desk, write)
+        case StartMany(starts):
+            verdicts = [await _start(desk, start) for start in starts]
+            return verdicts[0] if all(verdict == verdicts[0] for verdict in verdicts) else REFUSED
         case Commit():
             return await _commit(desk, write)
         case _:

@@ -44,6 +44,11 @@ class Talk:
     def __init__(self, connection: AsyncConnection, book: Book) -> None:
         self._connection = connection
         self._book = book
+        self.is_undone = False
+
+    def undo(self) -> None:
+        """Let the transaction end without effect."""
+        self.is_undone = True
 
     async def fetch(self, statement: Statement, **values: object) -> Rows:
         """Execute a statement; return its rows, if it has any."""
@@ -119,7 +124,7 @@ class Line:
                 with suppress(DBAPIError, OSError):  # a broken connection rolls back by ending
                     await talk.say("ROLLBACK")
                 raise
-            await talk.say("COMMIT")
+            await talk.say("ROLLBACK" if talk.is_undone else "COMMIT")
 
     async def driver(self) -> Any:
         """Return the driver's own connection, connecting if need be."""

@@ -15,7 +15,7 @@ from continuum.journal.sql.rows import encoded_attributes
 from continuum.model.events import Event
 from continuum.model.messages import Message
 from continuum.model.tasks import NewTask
-from continuum.model.writes import Commit, Finish, FreeTask, Post, RetryTask, Start, Write
+from continuum.model.writes import Commit, Finish, FreeTask, Post, RetryTask, Start, StartMany, Write
 
 Cells = tuple[object, ...]
 
@@ -53,6 +53,8 @@ def sheet_of(batch: Sequence[Write]) -> Sheet:
                 sheet.retries.append((place, write))
             case FreeTask():
                 sheet.frees.append((place, write))
+            case StartMany():
+                raise AssertionError("many starts that land together are a batch of their own")
     _expect_each_run_once(sheet)
     sheet.starts.sort(key=lambda item: _start_order(item[1]))
     sheet.commits.sort(key=lambda item: item[1].run_id)

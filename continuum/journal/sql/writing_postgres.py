@@ -25,7 +25,7 @@ from continuum.journal.sql.sheets import (
 )
 from continuum.journal.sql.statements import batches, inbox
 from continuum.journal.sql.writing import Verdicts, free, posting, retry
-from continuum.model.writes import LANDED, REFUSED, Posted, Verdict, Write
+from continuum.model.writes import LANDED, REFUSED, Posted, Start, StartMany, Verdict, Write
 
 Step = Callable[[Talk], Awaitable[None]]
 
@@ -40,20 +40,40 @@ class PostgresWriter:
 
     async def write(self, lane: int, batch: Sequence[Write]) -> Sequence[Verdict]:
         """Write a batch; see `continuum.journal.port`."""
-        sheet = sheet_of(batch)
-        verdicts: Verdicts = [REFUSED] * len(batch)
-        steps = _steps(sheet, verdicts)
         line = self.lanes[lane]
-        if not steps:
-            return verdicts
-        if len(steps) == 1:
-            async with line.talk() as talk:
-                await steps[0](talk)
-        else:
-            async with line.transaction() as talk:
-                for step in steps:
-                    await step(talk)
-        return verdicts
+        match batch:
+            case [StartMany(starts)]:
+                return [await _start_many(line, starts)]
+            case _:
+                return await _write(line, batch)
+
+
+async def _start_many(line: Line, starts: Sequence[Start]) -> Verdict:
+    """Let all of the starts land, or none."""
+    if len({start.run_id for start in starts}) < len(starts):
+        return REFUSED
+    sheet = sheet_of(starts)
+    verdicts: Verdicts = [REFUSED] * len(starts)
+    async with line.transaction() as talk:
+        await _commit(talk, sheet, verdicts)
+        if REFUSED in verdicts:
+            talk.undo()
+            return REFUSED
+    return LANDED
+
+
+async def _write(line: Line, batch: Sequence[Write]) -> Verdicts:
+    sheet = sheet_of(batch)
+    verdicts: Verdicts = [REFUSED] * len(batch)
+    steps = _steps(sheet, verdicts)
+    if len(steps) == 1:
+        async with line.talk() as talk:
+            await steps[0](talk)
+    elif steps:
+        async with line.transaction() as talk:
+            for step in steps:
+                await step(talk)
+    return verdicts
 
 
 def _steps(sheet: Sheet, verdicts: Verdicts) -> list[Step]:

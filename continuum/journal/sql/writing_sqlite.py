@@ -26,7 +26,7 @@ from continuum.journal.sql.statements.book import Statement
 from continuum.journal.sql.writing import Verdicts, free, posting, retry
 from continuum.model.messages import Message, MessageKind
 from continuum.model.tasks import TaskKey
-from continuum.model.writes import LANDED, REFUSED, Commit, Posted, Start, Verdict, Write
+from continuum.model.writes import LANDED, REFUSED, Commit, Posted, Start, StartMany, Verdict, Write
 
 _EVENT = ("run_id", "generation", "seq", "token", "type", "format", "command_id", "message_id", "name", "key", "payload", "at")
 _TASK = (
@@ -51,12 +51,33 @@ class SqliteWriter:
 
     async def write(self, lane: int, batch: Sequence[Write]) -> Sequence[Verdict]:  # noqa: ARG002  there is only one
         """Write a batch; see `continuum.journal.port`."""
+        match batch:
+            case []:
+                return []
+            case [StartMany(starts)]:
+                return [await self._start_many(starts)]
+            case _:
+                return await self._write(batch)
+
+    async def _write(self, batch: Sequence[Write]) -> Verdicts:
         sheet = sheet_of(batch)
         verdicts: Verdicts = [REFUSED] * len(batch)
-        if batch:
-            async with self._line.transaction() as talk:
-                await _write(talk, sheet, verdicts)
+        async with self._line.transaction() as talk:
+            await _write(talk, sheet, verdicts)
         return verdicts
+
+    async def _start_many(self, starts: Sequence[Start]) -> Verdict:
+        """Let all of the starts land, or none."""
+        if len({start.run_id for start in starts}) < len(starts):
+            return REFUSED
+        sheet = sheet_of(starts)
+        verdicts: Verdicts = [REFUSED] * len(starts)
+        async with self._line.transaction() as talk:
+            await _write(talk, sheet, verdicts)
+            if REFUSED in verdicts:
+                talk.undo()
+                return REFUSED
+        return LANDED
 
 
 async def _write(talk: Talk, sheet: Sheet, verdicts: Verdicts) -> None:

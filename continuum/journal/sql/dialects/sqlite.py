@@ -61,7 +61,7 @@ class Sqlite:
         return name
 
     def values(self, given: Mapping[str, object], rows: Mapping[str, Sequence[str]]) -> dict[str, object]:
-        bound = {name: _cell(value) for name, value in given.items()}
+        bound = {name: _cell(value) for name, value in given.items() if name not in rows}
         for name in rows:
             table: Any = given[name]
             bound[name] = json.dumps([[_cell(value) for value in row] for row in table])

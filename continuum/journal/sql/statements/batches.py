@@ -11,6 +11,10 @@ A commit without a state leaves state, wake_at and lease as they are, to the val
 the update stays HOT.
 
 On SQLite the same happens in one transaction; the fence is the same text.
+
+Wherever a row is found by its key, the owner in the fence is compared as COALESCE(lease_owner, ''), which no index
+answers: statistics taken while nothing was leased promise that the index on lease_owner finds nothing, and a batch of
+500 would look through the 500 runs of its owner for each of its 500 commits (5,500 commits/s instead of 44,000).
 """
 
 from continuum.journal.sql.statements.book import Statement
@@ -33,7 +37,7 @@ _HELD = f"""UPDATE {{runs}} SET
         retention_until = CASE WHEN c.ends THEN {{later:retention_seconds}} ELSE retention_until END,
         ended_at = CASE WHEN c.ends THEN {{now}} ELSE ended_at END
     FROM {_COMMITS}
-    WHERE id = c.of_run AND lease_owner = c.owner AND lease_token = c.token AND generation = c.of_generation
+    WHERE id = c.of_run AND COALESCE(lease_owner, '') = c.owner AND lease_token = c.token AND generation = c.of_generation
       AND last_seq = c.base_seq AND state IN ('running', 'suspended')
     RETURNING"""
 

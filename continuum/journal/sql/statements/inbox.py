@@ -19,7 +19,7 @@ UNREAD_OF_OWNER = Statement(
 WITH unread AS MATERIALIZED (SELECT m.n, m.run_id FROM {{inbox}} AS m WHERE m.read_at IS NULL),
 theirs AS MATERIALIZED (
     SELECT u.n, u.run_id FROM unread AS u JOIN {{runs}} AS r ON r.id = u.run_id
-    WHERE r.lease_owner = :owner AND r.state IN {ACTIVE} ORDER BY u.n LIMIT :limit)
+    WHERE COALESCE(r.lease_owner, '') = :owner AND r.state IN {ACTIVE} ORDER BY u.n LIMIT :limit)
 SELECT {MESSAGE} FROM theirs AS t JOIN {{inbox}} AS m ON m.run_id = t.run_id AND m.n = t.n AND m.read_at IS NULL
 ORDER BY m.n
 """,
@@ -91,7 +91,7 @@ WITH wanted AS MATERIALIZED (
 ended AS (
     DELETE FROM {{tasks}} AS t USING wanted AS w, {{runs}} AS r
     WHERE t.run_id = w.of_run AND t.generation = w.of_generation AND t.command_id = w.of_command
-      AND t.lease_owner = w.owner AND t.attempt = w.attempt
+      AND COALESCE(t.lease_owner, '') = w.owner AND t.attempt = w.attempt
       AND r.id = t.run_id AND r.generation = t.generation AND r.state IN {ACTIVE}
     RETURNING w.place, r.lease_owner),
 put AS (

@@ -85,7 +85,7 @@ UPDATE {{runs}} SET lease_owner = NULL, lease_token = lease_token + 1,
                    WHEN CAST(:backoff AS double precision) IS NULL THEN NULL
                    ELSE {{later:CAST(:backoff AS double precision)}} END,
     reason = CASE WHEN CAST(:state AS text) IS NULL THEN reason ELSE :reason END
-WHERE id = :run_id AND lease_owner = :owner AND lease_token = :token AND state IN {ACTIVE}
+WHERE id = :run_id AND COALESCE(lease_owner, '') = :owner AND lease_token = :token AND state IN {ACTIVE}
 RETURNING CAST(id AS text) AS run_id
 """,
 )

@@ -7,7 +7,7 @@ _KEY = "run_id, generation, command_id"
 _RETURN_KEY = "CAST(run_id AS text) AS run_id, generation, command_id"
 _ATTEMPTS = "{rows:w(of_run uuid, of_generation integer, of_command integer, owner text, of_attempt integer)}"
 _IS_THEIRS = """run_id = w.of_run AND generation = w.of_generation AND command_id = w.of_command
-  AND lease_owner = w.owner AND attempt = w.of_attempt"""
+  AND COALESCE(lease_owner, '') = w.owner AND attempt = w.of_attempt"""
 
 _LEASE = f"""UPDATE {{tasks}} SET lease_owner = :owner
     WHERE ({_KEY}) IN (SELECT {_KEY} FROM chosen) AND lease_owner IS NULL
@@ -64,7 +64,7 @@ FROM {{rows:w(of_run uuid, of_generation integer, of_command integer)}}
 JOIN {{tasks}} AS t ON t.run_id = w.of_run AND t.generation = w.of_generation AND t.command_id = w.of_command
 JOIN {{runs}} AS r ON r.id = t.run_id
 LEFT JOIN {{events}} AS e ON e.run_id = t.run_id AND e.generation = t.generation AND e.seq = t.event_seq
-WHERE t.lease_owner = :owner
+WHERE COALESCE(t.lease_owner, '') = :owner
 ORDER BY t.priority DESC, t.available_at
 """,
 )
@@ -78,7 +78,7 @@ HELD = Statement(
 THEIRS = Statement(
     "tasks.theirs",
     "Tell which attempts may still write.",
-    f"SELECT {_RETURN_KEY}, attempt FROM {_ATTEMPTS} JOIN {{tasks}} ON {_IS_THEIRS}",
+    f"SELECT {_RETURN_KEY}, attempt, lease_owner FROM {_ATTEMPTS} JOIN {{tasks}} ON {_IS_THEIRS}",
 )
 
 HEARTBEAT = Statement(
@@ -89,12 +89,12 @@ UPDATE {{tasks}} SET details = COALESCE(w.details_now, details), heartbeat_at = 
 FROM {{rows:w(of_run uuid, of_generation integer, of_command integer, owner text, of_attempt integer,
              details_now bytea)}}
 WHERE {_IS_THEIRS}
-RETURNING {_RETURN_KEY}, attempt
+RETURNING {_RETURN_KEY}, attempt, lease_owner
 """,
     sqlite=f"""
 UPDATE {{tasks}} SET details = COALESCE(:details, details), heartbeat_at = {{now}}
 WHERE run_id = :run_id AND generation = :generation AND command_id = :command_id
-  AND lease_owner = :owner AND attempt = :attempt
+  AND COALESCE(lease_owner, '') = :owner AND attempt = :attempt
 """,
 )
 

@@ -1,0 +1,72 @@
+"""What an execution decides about its writes: functions from values to values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from continuum.model.events import Answer, Event, EventType
+from continuum.model.messages import Message, MessageKind
+from continuum.model.runs import Ending, NewRun
+from continuum.model.states import RunState
+from continuum.model.writes import Commit, ReadMessage, Start
+from continuum.replay.turns import Completed, Failed, Turn
+from continuum.runtime.home import Letter
+
+
+def pending_start(
+    run: NewRun, arguments: bytes, now: datetime, *, chosen: bool, start_at: datetime | None = None
+) -> Start:
+    """Return the write that inserts a run for whoever claims it, at once or at `start_at`."""
+    event = Event(1, EventType.STARTED, now, name=run.workflow, payload=arguments)
+    return Start(run=run, state=RunState.PENDING, owner=None, events=(event,), wake_at=start_at, chosen=chosen)
+
+
+_ANSWERS = {
+    MessageKind.SIGNAL: EventType.SIGNAL_RECEIVED,
+    MessageKind.ACTIVITY_COMPLETED: EventType.ACTIVITY_COMPLETED,
+    MessageKind.ACTIVITY_FAILED: EventType.ACTIVITY_FAILED,
+}
+
+
+def answer_of(message: Message) -> Answer:
+    """Return what a message tells the workflow."""
+    return Answer(_ANSWERS[message.kind], message.command_id, message.message_id, message.name, message.payload)
+
+
+def read_by(letters: Sequence[Letter]) -> tuple[ReadMessage, ...]:
+    """Return the inbox rows that a commit consumes."""
+    return tuple(
+        ReadMessage(letter.message.message_id, tombstone=letter.message.delivery_id is not None)
+        for letter in letters
+        if letter.is_stored
+    )
+
+
+def end_state(turn: Turn) -> RunState | None:
+    """Return the terminal state that a turn leads to, if it does."""
+    match turn.outcome:
+        case Completed():
+            return RunState.COMPLETED
+        case Failed():
+            return RunState.FAILED
+        case _:
+            return None
+
+
+def ending_of(run_id: str, write: Commit | Start, turn: Turn | None) -> Ending | None:
+    """Return what awaiting callers hear once a write has landed, if it ends or blocks the run."""
+    state = write.state
+    if state is None:
+        return None
+    if state is RunState.BLOCKED:
+        return Ending(run_id, state, reason=write.reason if isinstance(write, Commit) else None)
+    if not state.has_ended:
+        return None
+    match turn.outcome if turn is not None else None:
+        case Completed(payload):
+            return Ending(run_id, state, payload)
+        case Failed(failure):
+            return Ending(run_id, state, failure.encode())
+        case _:
+            return Ending(run_id, state)

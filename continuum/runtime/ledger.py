@@ -1,0 +1,139 @@
+"""What the disk says of a run, and the commits that change it.
+
+After every commit the disk alone must suffice: each open wait has its evidence there (a timer: `wake_at` no later than
+the earliest deadline; an activity: its task; a signal: the inbox). State and wake_at stand in the predicates of indexes,
+so that writing them makes an update dear; a busy run leaves them alone, for waking once too early costs less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from continuum.model.events import Event, EventType
+from continuum.model.runs import NewRun
+from continuum.model.states import RunState
+from continuum.model.tasks import Attempt, ClaimedTask, NewTask, TaskKey
+from continuum.model.writes import Commit, ReadMessage, Start
+from continuum.replay.turns import ScheduledActivity, Turn
+from continuum.runtime.decisions import end_state
+from continuum.runtime.home import Facts
+
+REASON_MAX = 16_384  # characters; a reason carries a traceback at most
+BLOCKED_BACKOFF_SECONDS = 10.0  # until a blocked run is tried again; code that fits may have arrived by then
+
+
+class Ledger:
+    """Writes one run's commits under one lease."""
+
+    __slots__ = ("_facts", "_state", "_wake_at", "owner", "token")
+
+    def __init__(self, facts: Facts, *, owner: str, token: int) -> None:
+        self._facts = facts
+        self.owner = owner
+        self.token = token
+        self._state = RunState.RUNNING  # what a claim leaves
+        self._wake_at: datetime | None = None
+
+    def start(self, run: NewRun, turn: Turn, tasks: tuple[NewTask, ...], *, chosen: bool) -> Start:
+        """Return the insert of a new run with its first turn."""
+        self._state, self._wake_at = end_state(turn) or RunState.SUSPENDED, turn.deadline
+        return Start(
+            run=run,
+            state=self._state,
+            owner=self.owner,
+            events=turn.events,
+            tasks=tasks,
+            wake_at=turn.deadline,
+            chosen=chosen,
+        )
+
+    def of_turn(
+        self, turn: Turn, tasks: tuple[NewTask, ...], read: tuple[ReadMessage, ...], *, base_seq: int
+    ) -> Commit | None:
+        """Return the commit of a turn; None if it changed nothing."""
+        state, wake_at = self._change(turn)
+        if state is not None:
+            self._state, self._wake_at = state, wake_at
+        elif not (turn.events or tasks or turn.resolved or read):
+            return None
+        return self._commit(
+            base_seq, events=turn.events, tasks=tasks, resolved=turn.resolved, read=read, state=state, wake_at=wake_at
+        )
+
+    def cancellation(self, now: datetime, read: tuple[ReadMessage, ...], *, base_seq: int) -> Commit:
+        """Return the commit that ends a run as cancelled."""
+        event = Event(base_seq + 1, EventType.CANCELLED, now)
+        return self._commit(base_seq, events=(event,), read=read, state=RunState.CANCELLED)
+
+    def release(self, deadline: datetime | None, *, base_seq: int) -> Commit:
+        """Return the commit that gives a quiescent run's lease back."""
+        return self._commit(base_seq, state=RunState.SUSPENDED, wake_at=deadline, releases=True)
+
+    def block(self, reason: str, *, base_seq: int) -> Commit:
+        """Return the commit that gives a run back as blocked, to be tried again after a while."""
+        return self._commit(
+            base_seq,
+            state=RunState.BLOCKED,
+            reason=reason.replace("\x00", "�")[:REASON_MAX],
+            backoff_seconds=BLOCKED_BACKOFF_SECONDS,
+            releases=True,
+        )
+
+    def claimed(self, wanted: ScheduledActivity) -> ClaimedTask:
+        """Return the task of an activity that will begin here once its commit has landed."""
+        facts = self._facts
+        return ClaimedTask(
+            attempt=Attempt(TaskKey(facts.run_id, facts.generation, wanted.command_id), self.owner, 1),
+            workflow=facts.workflow,
+            namespace=facts.namespace,
+            activity=wanted.activity,
+            arguments=wanted.arguments,
+            options=wanted.options,
+            idempotency_key=wanted.key,
+        )
+
+    def keys(self, commands: Sequence[int]) -> list[TaskKey]:
+        """Return the task keys of commands."""
+        return [TaskKey(self._facts.run_id, self._facts.generation, command) for command in commands]
+
+    def _change(self, turn: Turn) -> tuple[RunState | None, datetime | None]:
+        """Return the state and wake_at to write, or (None, None) where the disk already says enough."""
+        ended = end_state(turn)
+        if ended is not None:
+            return ended, None
+        is_nearer = turn.deadline is not None and (self._wake_at is None or turn.deadline < self._wake_at)
+        if self._state is not RunState.SUSPENDED or is_nearer:
+            return RunState.SUSPENDED, turn.deadline
+        return None, None
+
+    def _commit(
+        self,
+        base_seq: int,
+        *,
+        events: tuple[Event, ...] = (),
+        tasks: tuple[NewTask, ...] = (),
+        resolved: tuple[int, ...] = (),
+        read: tuple[ReadMessage, ...] = (),
+        state: RunState | None = None,
+        wake_at: datetime | None = None,
+        releases: bool = False,
+        reason: str | None = None,
+        backoff_seconds: float | None = None,
+    ) -> Commit:
+        return Commit(
+            run_id=self._facts.run_id,
+            generation=self._facts.generation,
+            owner=self.owner,
+            token=self.token,
+            base_seq=base_seq,
+            events=events,
+            tasks=tasks,
+            resolved=resolved,
+            read=read,
+            state=state,
+            wake_at=wake_at,
+            releases=releases,
+            reason=reason,
+            backoff_seconds=backoff_seconds,
+        )
