@@ -93,7 +93,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     """One run's event loop; `drive` runs it until it is quiescent. `seed` tells the hashes of one run from another's."""
 
     def __init__(self, owner: LoopOwner, *, seed: int) -> None:
-        self.owner = owner
+        self.owner: LoopOwner = owner
         self.now_seconds = 0.0
         self.is_halted = False
         self.is_shut = False
@@ -278,7 +278,24 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             asyncio_events._set_running_loop(host)
         self._tasks.clear()
         self._ready.clear()
+        self.owner = _NOBODY  # no cycle is left: the run's memory is free at once, not at the next garbage collection
         _open_loops.pop(id(self), None)
+
+
+class _Nobody:
+    """Owns loops that were shut."""
+
+    def timer_started(self, timer: DurableTimer) -> None:
+        """Do nothing."""
+
+    def timer_cancelled(self, timer: DurableTimer) -> None:
+        """Do nothing."""
+
+    def misused(self, error: NondeterminismError) -> None:
+        """Do nothing."""
+
+
+_NOBODY = _Nobody()
 
 
 # A parked coroutine must not be garbage collected before it was shut: its `finally:` blocks would run in whatever

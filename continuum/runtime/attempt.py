@@ -71,30 +71,19 @@ class RunningAttempt:
         self._reports = reports
         self._payload_max = payload_max
         self._details_max = details_max
+        self._instance = instance
+        self._state = state
         self._is_cancelled = False
         self._running: asyncio.Future[Any] | None = None
         self._timers: list[Cancellable] = []
         self._beaten_at = clock.monotonic()
-        key = task.attempt.key
-        self._context = ActivityContext(
-            self,
-            run_id=key.run_id,
-            workflow=task.workflow,
-            activity=task.activity,
-            attempt=task.attempt.attempt,
-            idempotency_key=task.idempotency_key or f"{key.run_id}/{key.generation}/{key.command_id}",
-            instance=instance,
-            state=state,
-            last_heartbeat=task.details,
-            details_max=details_max,
-        )
 
     def begin(self) -> None:
         """Start the function."""
         options = self.task.options
         loop = asyncio.get_running_loop()
         context = contextvars.copy_context()
-        context.run(current.set, self._context)
+        context.run(current.set, self._activity_context())
         if self._activity.is_async:
             self._running = loop.create_task(self._perform(), context=context)
         else:
@@ -134,6 +123,21 @@ class RunningAttempt:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
+    def _activity_context(self) -> ActivityContext:
+        key = self.task.attempt.key
+        return ActivityContext(
+            self,
+            run_id=key.run_id,
+            workflow=self.task.workflow,
+            activity=self.task.activity,
+            attempt=self.task.attempt.attempt,
+            idempotency_key=self.task.idempotency_key or f"{key.run_id}/{key.generation}/{key.command_id}",
+            instance=self._instance,
+            state=self._state,
+            last_heartbeat=self.task.details,
+            details_max=self._details_max,
+        )
+
     async def _perform(self) -> bytes:
         activity = self._activity
         return self._seal(await activity.signature.parameters.call(activity.fn, self.task.arguments))
@@ -147,6 +151,7 @@ class RunningAttempt:
         return codec.check_size(payload, self._payload_max, f"the result of activity {self.task.activity}")
 
     def _done(self, running: asyncio.Future[Any]) -> None:
+        self._running = None  # no cycle is left: memory is free at once, not at the next garbage collection
         self._reports.vacated(self)
         if self.is_over:
             if not running.cancelled():
@@ -185,6 +190,7 @@ class RunningAttempt:
         self.is_over = True
         for timer in self._timers:
             timer.cancel()
+        self._timers.clear()
         if self._running is not None and not self._running.done():
             self._is_cancelled = True
             if self._activity.is_async:
