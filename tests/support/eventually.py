@@ -1,0 +1,25 @@
+"""Waiting for a state, with a deadline: the only way in which a test may wait."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+WITHIN_SECONDS = 15.0  # generous: a shared machine may stand still for seconds, and who passes does not wait
+PAUSE_SECONDS = 0.01
+
+
+async def eventually(claim: Callable[[], T | Awaitable[T]], *, within: float = WITHIN_SECONDS) -> T:
+    """Ask until the answer is truthy, and return it; fail with the last answer when the time is up."""
+    deadline = time.monotonic() + within
+    while True:
+        answer = claim()
+        seen: T = await answer if inspect.isawaitable(answer) else answer
+        if seen:
+            return seen
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within:g} s: {inspect.getsource(claim).strip()} (last: {seen!r})")
+        await asyncio.sleep(PAUSE_SECONDS)
