@@ -113,7 +113,7 @@ class Starter:
                 raise DurableValueError(message, run_id=run.run_id) from verdict.error
             existing = await self._winner(run, workflow, arguments, options)
             if existing is not None:
-                return Started(existing, existing=True)
+                return Started(existing, existing=existing != run.run_id)
         raise JournalUnavailable(
             f"starting {workflow.name} with key {options.idempotency_key!r} was refused {TRIES} times by runs that "
             "were gone when asked for; try again"
@@ -197,11 +197,11 @@ class Starter:
                     "input; use a new key for a new start",
                     run_id=row.run_id,
                 )
-        if options.run_id is not None and await self._journal.run(options.run_id) is not None:
-            raise RunExists(
-                f"run {options.run_id} exists already; pick another id, or an idempotency key", run_id=run.run_id
-            )
-        return None
+        if await self._journal.run(run.run_id) is None:
+            return None
+        if options.run_id is None:  # our own id: the start landed, and both its answer and its lease were lost
+            return run.run_id
+        raise RunExists(f"run {run.run_id} exists already; pick another id, or a key", run_id=run.run_id)
 
     async def _means_the_same(self, row: RunRow, workflow: Workflow[..., Any], arguments: bytes) -> bool:
         history = await self._journal.history(row.run_id, generation=1)

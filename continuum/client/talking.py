@@ -9,7 +9,15 @@ from typing import Any, Literal
 from continuum.client.inputs import answer, short_name
 from continuum.codec import check_size, shape_of
 from continuum.definitions.catalog import Catalog
-from continuum.errors import DurableValueError, Problem, RunNotActive, RunNotFound, SignalInvalid, WorkflowNotFound
+from continuum.errors import (
+    DefinitionError,
+    DurableValueError,
+    Problem,
+    RunNotActive,
+    RunNotFound,
+    SignalInvalid,
+    WorkflowNotFound,
+)
 from continuum.journal.port import ReadJournal
 from continuum.model.messages import Message, MessageKind
 from continuum.model.runs import RunRow
@@ -105,6 +113,10 @@ class Talker:
             shape = workflow.signals.get(name) if workflow is not None else None
         try:
             encoded = (shape or shape_of(type(payload) if payload is not None else object)).encode(payload)
+        except DefinitionError as error:  # no annotation describes it: a function, a live object
+            problem = Problem("", error.message)
+            message = f"the payload of signal {name!r} cannot be journaled: pass plain data, not {payload!r}"
+            raise SignalInvalid(message[:500], problems=[problem], run_id=run_id) from error
         except DurableValueError as error:
             problem = Problem(error.path, error.message)
             raise SignalInvalid(

@@ -30,6 +30,7 @@ from continuum.runtime.execution import Execution
 from continuum.runtime.heartbeater import LeaseHeartbeater, Membership, ThreadedHeartbeater
 from continuum.runtime.node import Node
 from continuum.runtime.pruner import Pruner
+from continuum.runtime.pulse import Pulse
 from continuum.runtime.pubsub import NoPubSub, PubSub
 from continuum.runtime.recovery import Recovery
 from continuum.runtime.registry import Registry
@@ -56,7 +57,8 @@ class World:
 
 AWAIT_SECONDS = 0.5  # slowest poll for endings of runs that live elsewhere
 AWAIT_LOCAL_SECONDS = 5.0  # and for those that live here, in case memory is wrong
-AUDIT_PASSES = 10
+AUDIT_PASSES = 30  # of recovery, between two audits of our own leases
+FRESH_INTERVALS = 1.35  # three loops share one answer, so that an idle instance asks less than once a second
 
 
 class Wiring:
@@ -80,6 +82,7 @@ class Wiring:
             advertise_url=values["advertise_url"],
         )
         self.wakes = Wakes()
+        self.pulse = Pulse(journal=journal, clock=world.clock, fresh_seconds=self._fresh_seconds)
         self.registry: Registry[Execution] = Registry()
         self.pubsub = PubSub() if settings.on("pubsub") else NoPubSub()
         self.committer = GroupCommitter(
@@ -128,6 +131,13 @@ class Wiring:
 
     def _name(self, part: str) -> str:
         return f"{self.settings.name}.{part}"
+
+    @property
+    def _fresh_seconds(self) -> float:
+        """How old an answer to the pollers' question may be: a little more than the shortest of their intervals."""
+        pollers = ("dispatcher", "activity_dispatcher", "recovery")
+        shortest: float = min(self.settings.part(part)["interval"] for part in pollers)
+        return shortest * FRESH_INTERVALS
 
     def _every(self, seconds: float) -> float | None:
         return seconds if self.world.has_pollers else None
@@ -218,6 +228,7 @@ class Wiring:
             journal=self.journal,
             supervisor=self.runs,
             wakes=self.wakes,
+            pulse=self.pulse,
             workflows=lambda: self.workflows,
             interval=self._every(options["interval"]),
             batch=options["batch"],
@@ -233,6 +244,7 @@ class Wiring:
             node=self.node,
             journal=self.journal,
             supervisor=self.attempts,
+            pulse=self.pulse,
             interval=self._every(options["interval"]),
             batch=options["batch"],
         )
@@ -249,6 +261,7 @@ class Wiring:
             delivery=self.delivery,
             wakes=self.wakes,
             attempts=self.attempts,
+            pulse=self.pulse,
             knows_run=self._knows_run,
             interval=self._every(self.settings.part("recovery")["interval"]),
             audit_every=AUDIT_PASSES,

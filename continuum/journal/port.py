@@ -78,6 +78,15 @@ class Swept:
 
 
 @dataclass(frozen=True, slots=True)
+class Evidence:
+    """Whether there is anything for the pollers to do, whoever can do it; what it denies, no pass would find."""
+
+    runs: bool  # unleased runs with evidence
+    tasks: bool  # free tasks that are due
+    orphans: bool  # owners whose time has passed, or leases of owners without a row
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """What the journal says is leased to one owner."""
 
@@ -172,6 +181,14 @@ class RecoveryJournal(Protocol):
         reason: str | None = None,
     ) -> bool:
         """Give a lease back, fenced by owner and token; with `state`, also set it and `wake_at` (None: NULL)."""
+        ...
+
+
+class PulseJournal(Protocol):
+    """One cheap question in place of many."""
+
+    async def evidence(self) -> Evidence:
+        """Say whether there is anything to claim or to sweep, in one query over partial indexes."""
         ...
 
 
@@ -289,6 +306,7 @@ class Journal(
     WriteJournal,
     OwnerJournal,
     RecoveryJournal,
+    PulseJournal,
     RunJournal,
     TaskJournal,
     ReadJournal,

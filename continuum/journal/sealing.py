@@ -14,6 +14,7 @@ from continuum.codec import PayloadCodec, PayloadContext
 from continuum.errors import DurableValueError
 from continuum.journal.port import (
     Claims,
+    Evidence,
     Held,
     Journal,
     LoadedRun,
@@ -200,6 +201,10 @@ class SealedJournal:
         return await self._journal.sweep(
             crashes_max=crashes_max, backoff_seconds=backoff_seconds, task_backoff_seconds=task_backoff_seconds
         )
+
+    async def evidence(self) -> Evidence:
+        """Say whether there is anything to do."""
+        return await self._journal.evidence()
 
     async def held(self, owner: str) -> Held:
         """Return what is held."""

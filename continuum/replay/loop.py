@@ -271,12 +271,16 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         asyncio_events._set_running_loop(self)
         sys.set_asyncgen_hooks(firstiter=None, finalizer=_forget)
         try:
-            for task in self._tasks:  # grows, should they start tasks: these are closed before they began
+            while self._tasks:  # on their way out they may start others, which are closed before they began
+                task = self._tasks.pop(0)
+                # What asks for the current task (timeout, TaskGroup) must find one: an error that comes without an
+                # `await` would drive a coroutine that tries again whatever happens for ever.
+                asyncio_tasks._enter_task(self, task)
                 _close(task.get_coro())
+                asyncio_tasks._leave_task(self, task)
         finally:
             sys.set_asyncgen_hooks(*hooks)
             asyncio_events._set_running_loop(host)
-        self._tasks.clear()
         self._ready.clear()
         self.owner = _NOBODY  # no cycle is left: the run's memory is free at once, not at the next garbage collection
         _open_loops.pop(id(self), None)

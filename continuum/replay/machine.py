@@ -205,7 +205,7 @@ class Machine:
         """Command an activity and wait for its answer; a wait that is cancelled withdraws it."""
         is_new = not self._is_replaying
         event = self._match_or_append(command)
-        future: asyncio.Future[bytes | Failure] = self._loop.create_future()
+        future: asyncio.Future[bytes | Failure] = asyncio.Future(loop=self._loop)
         if event is None:  # halted or shut: nothing is answered any more
             return await future
         self._open[command.command_id] = future
@@ -238,7 +238,7 @@ class Machine:
             if received == name:
                 del self._signals[index]
                 return payload
-        future: asyncio.Future[bytes | None] = self._loop.create_future()
+        future: asyncio.Future[bytes | None] = asyncio.Future(loop=self._loop)
         wait = (name, future)
         self._waits.append(wait)
         try:
@@ -361,10 +361,9 @@ class Machine:
         return event
 
     def _drifted(self, expected: Event, found: str, *, site: str | None = None) -> Drift:
-        if self._drift is None:
-            self._drift = Drift(
-                seq=expected.seq, expected=describe(expected), found=found, site=site, run_id=self.info.run_id
-            )
+        self._drift = Drift(
+            seq=expected.seq, expected=describe(expected), found=found, site=site, run_id=self.info.run_id
+        )
         self._loop.is_halted = True
         return self._drift
 

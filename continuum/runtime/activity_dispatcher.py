@@ -6,6 +6,7 @@ from continuum.journal.port import TaskJournal
 from continuum.runtime.activity_supervisor import ActivitySupervisor
 from continuum.runtime.component import Loop
 from continuum.runtime.node import Node
+from continuum.runtime.pulse import Pulse
 
 
 class ActivityDispatcher(Loop):
@@ -18,6 +19,7 @@ class ActivityDispatcher(Loop):
         node: Node,
         journal: TaskJournal,
         supervisor: ActivitySupervisor,
+        pulse: Pulse,
         interval: float | None,
         batch: int,
     ) -> None:
@@ -25,14 +27,17 @@ class ActivityDispatcher(Loop):
         self._node = node
         self._journal = journal
         self._supervisor = supervisor
+        self._pulse = pulse
         self._batch = batch
 
     async def once(self) -> bool:
         """Claim and begin; then plan the next pass for when the next task of ours becomes due."""
         owner, (free, slots) = self._node.owner, self._supervisor.free_slots()
-        activities = self._supervisor.activities.names
+        activities = self._supervisor.claimable
         limit = min(free, self._batch)
         if owner is None or limit <= 0 or not activities:
+            return False
+        if not self.was_asked and not (await self._pulse.evidence()).tasks:
             return False
         claimed = await self._journal.claim_tasks(owner, activities=activities, slots=slots, default_slots=limit)
         begun = [task for task in claimed if self._supervisor.reserve(task.activity, task.options.queue)]
@@ -45,5 +50,7 @@ class ActivityDispatcher(Loop):
             return len(claimed) == limit
         next_at = await self._journal.next_task_at(activities)
         if next_at is not None:
-            self.nudge(max(self._node.seconds_until(next_at), 0.001))
+            seconds = self._node.seconds_until(next_at)
+            if seconds > 0 or all(slots.values()):  # else it waits for a slot of a full queue, and that nudges
+                self.nudge(max(seconds, 0.001))
         return False

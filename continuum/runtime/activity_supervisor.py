@@ -1,19 +1,22 @@
 """Owns the attempts that run in this process: their slots, their heartbeats, their end.
 
 Slots are counted by real attempts: one is reserved before a task is leased here, and free again when the function has
-returned (a `def` that outlives its timeout keeps it). A queue with a limit of its own counts within the global one. Once
-per interval one statement carries the heartbeats of all attempts; those missing from its answer belong to nobody any
+returned (a `def` that outlives its timeout keeps it). A queue with a limit of its own counts within the global one, and
+so do the threads of `def` activities: none is begun to wait for a thread while its timeout runs. Once per interval one statement carries the heartbeats of all attempts; those missing from its answer belong to nobody any
 more and are cancelled.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from continuum.definitions.activity import Activity
+from continuum.errors import ContinuumError
 from continuum.journal.port import TaskJournal
 from continuum.model.failure import Failure
 from continuum.model.tasks import Attempt, Beat, ClaimedTask, TaskKey
@@ -81,30 +84,38 @@ class ActivitySupervisor(Loop):
         self._details_max = details_max
         self._taken: Counter[str] = Counter()  # slots by queue, reserved or in use
         self._taken_in_all = 0
+        self._taken_threads = 0
         self._attempts: dict[TaskKey, RunningAttempt] = {}
         self._known: dict[Attempt, None] = {}  # begun, or ended with their last write still on its way
         self._starved = False  # somebody asked for a slot and got none
+        self._chores: set[asyncio.Task[None]] = set()
         self.is_open = False
 
     # --- slots --------------------------------------------------------------------------------------------------------
 
     def reserve(self, activity: str, queue: str) -> bool:
         """Take a slot, if there is one and the code is here."""
-        if not self.is_open or self._node.is_draining or self.activities.get(activity) is None:
+        found = self.activities.get(activity)
+        if not self.is_open or self._node.is_draining or found is None:
             return False
         limit = self._queues.get(queue, self._max_concurrency)
-        if self._taken_in_all >= self._max_concurrency or self._taken[queue] >= limit:
+        has_thread = found.is_async or self._taken_threads < self._threads_max
+        if self._taken_in_all >= self._max_concurrency or self._taken[queue] >= limit or not has_thread:
             self._starved = True
             return False
-        self._taken[queue] += 1
-        self._taken_in_all += 1
+        self._take(queue, found, 1)
         return True
 
-    def unreserve(self, queue: str) -> None:
-        """Give a slot back."""
-        self._taken[queue] -= 1
-        self._taken_in_all -= 1
-        if self._starved:
+    def unreserve(self, activity: str, queue: str) -> None:
+        """Give a slot back that no attempt came to use."""
+        self._take(queue, self.activities.get(activity), -1)
+
+    def _take(self, queue: str, activity: Activity[..., Any] | None, slots: int) -> None:
+        self._taken[queue] += slots
+        self._taken_in_all += slots
+        if activity is not None and not activity.is_async:
+            self._taken_threads += slots
+        if slots < 0 and self._starved:
             self._starved = False
             self._wakes.claim_tasks(0.0)
 
@@ -113,8 +124,18 @@ class ActivitySupervisor(Loop):
         if not self.is_open or self._node.is_draining:
             return 0, {}
         free = self._max_concurrency - self._taken_in_all
-        self._starved = self._starved or free <= 0
-        return max(free, 0), {queue: max(limit - self._taken[queue], 0) for queue, limit in self._queues.items()}
+        slots = {queue: max(limit - self._taken[queue], 0) for queue, limit in self._queues.items()}
+        self._starved = self._starved or free <= 0 or not all(slots.values())
+        return max(free, 0), slots
+
+    @property
+    def claimable(self) -> tuple[str, ...]:
+        """Every activity that could be begun now: without a free thread, no `def`."""
+        names = self.activities.names
+        if self._taken_threads < self._threads_max:
+            return names
+        self._starved = True
+        return tuple(name for name in names if (found := self.activities.get(name)) is not None and found.is_async)
 
     # --- attempts -----------------------------------------------------------------------------------------------------
 
@@ -123,7 +144,7 @@ class ActivitySupervisor(Loop):
         for task in tasks:
             activity = self.activities.get(task.activity)
             if activity is None or not self.is_open:
-                self.unreserve(task.options.queue)
+                self._take(task.options.queue, activity, -1)
                 self._delivery.never_begun(task.attempt)
                 continue
             attempt = RunningAttempt(
@@ -160,8 +181,8 @@ class ActivitySupervisor(Loop):
 
     @property
     def running(self) -> int:
-        """How many attempts have not ended yet."""
-        return len(self._attempts)
+        """How many attempts have not ended yet, or not said so."""
+        return len(self._attempts) + len(self._chores)
 
     # --- what attempts report -----------------------------------------------------------------------------------------
 
@@ -173,7 +194,7 @@ class ActivitySupervisor(Loop):
     def raised(self, attempt: RunningAttempt, failure: Failure) -> None:
         """Hear that it raised, or outlived a limit."""
         self._forget_running(attempt)
-        self._delivery.failed(attempt.task, failure, self)
+        self._fail(attempt, failure)
 
     def stopped(self, attempt: RunningAttempt) -> None:
         """Hear that it was cancelled by us: nothing is to be reported."""
@@ -183,11 +204,25 @@ class ActivitySupervisor(Loop):
 
     def vacated(self, attempt: RunningAttempt) -> None:
         """Hear that the function is no longer running: its slot is free."""
-        self.unreserve(attempt.task.options.queue)
+        self._take(attempt.task.options.queue, attempt.activity, -1)
 
     def settled(self, attempt: Attempt) -> None:
         """Forget an attempt whose last write is settled."""
         self._known.pop(attempt, None)
+
+    def _fail(self, attempt: RunningAttempt, failure: Failure) -> None:
+        if attempt.details is None:
+            self._delivery.failed(attempt.task, failure, self)
+            return
+        chore = asyncio.get_running_loop().create_task(self._remember_and_fail(attempt, failure))
+        self._chores.add(chore)
+        chore.add_done_callback(self._chores.discard)
+
+    async def _remember_and_fail(self, attempt: RunningAttempt, failure: Failure) -> None:
+        """Store the last heartbeat's details before the task is another attempt's, which shall find them."""
+        with contextlib.suppress(ContinuumError):
+            await self._journal.heartbeat_tasks([_beat_of(attempt)])
+        self._delivery.failed(attempt.task, failure, self)
 
     def _forget_running(self, attempt: RunningAttempt) -> None:
         key = attempt.task.attempt.key
@@ -207,6 +242,9 @@ class ActivitySupervisor(Loop):
         await super().stop()
         for attempt in tuple(self._attempts.values()):
             attempt.cancel()
+        for chore in tuple(self._chores):
+            chore.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._threads = None
@@ -217,18 +255,17 @@ class ActivitySupervisor(Loop):
             async with self._node.clock.timeout(deadline_seconds):
                 for attempt in tuple(self._attempts.values()):
                     await attempt.finished()
+                await asyncio.gather(*self._chores)
         except TimeoutError:
             for attempt in tuple(self._attempts.values()):
                 failure = Failure("continuum.Drained", "the process is shutting down", retryable=True, retry_after=0.0)
                 attempt.abandon()
                 self._forget_running(attempt)
-                self._delivery.failed(attempt.task, failure, self)
+                self._fail(attempt, failure)
 
     async def once(self) -> bool:
         """Send the heartbeats of all attempts in one statement; cancel those that are nobody's any more."""
-        beats = [
-            Beat(attempt.task.attempt, attempt.details, attempt.task.activity) for attempt in self._attempts.values()
-        ]
+        beats = [_beat_of(attempt) for attempt in self._attempts.values()]
         if not beats:
             return False
         alive = set(await self._journal.heartbeat_tasks(beats))
@@ -242,6 +279,10 @@ class ActivitySupervisor(Loop):
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._threads_max, thread_name_prefix=f"{self.name}-thread")
         return self._threads
+
+
+def _beat_of(attempt: RunningAttempt) -> Beat:
+    return Beat(attempt.task.attempt, attempt.details, attempt.task.activity)
 
 
 def _facts(task: ClaimedTask) -> dict[str, object]:

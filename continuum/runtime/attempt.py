@@ -65,7 +65,7 @@ class RunningAttempt:
         self.is_over = False
         self.details: bytes | None = None
         self.has_beaten = False
-        self._activity = activity
+        self.activity = activity
         self._clock = clock
         self._threads = threads
         self._reports = reports
@@ -84,7 +84,7 @@ class RunningAttempt:
         loop = asyncio.get_running_loop()
         context = contextvars.copy_context()
         context.run(current.set, self._activity_context())
-        if self._activity.is_async:
+        if self.activity.is_async:
             self._running = loop.create_task(self._perform(), context=context)
         else:
             self._running = loop.run_in_executor(self._threads, context.run, self._perform_blocking)
@@ -139,15 +139,15 @@ class RunningAttempt:
         )
 
     async def _perform(self) -> bytes:
-        activity = self._activity
+        activity = self.activity
         return self._seal(await activity.signature.parameters.call(activity.fn, self.task.arguments))
 
     def _perform_blocking(self) -> bytes:
-        activity = self._activity
+        activity = self.activity
         return self._seal(activity.signature.parameters.call(activity.fn, self.task.arguments))
 
     def _seal(self, result: Any) -> bytes:
-        payload = self._activity.signature.result.encode(result)
+        payload = self.activity.signature.result.encode(result)
         return codec.check_size(payload, self._payload_max, f"the result of activity {self.task.activity}")
 
     def _done(self, running: asyncio.Future[Any]) -> None:
@@ -193,7 +193,7 @@ class RunningAttempt:
         self._timers.clear()
         if self._running is not None and not self._running.done():
             self._is_cancelled = True
-            if self._activity.is_async:
+            if self.activity.is_async:
                 self._running.cancel()
         report()
 

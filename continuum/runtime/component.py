@@ -21,7 +21,7 @@ from continuum.telemetry import Emitter
 logger = logging.getLogger(__name__)
 
 JITTER = 0.1  # of the interval, so that the nodes of a cluster do not poll in step
-BACKOFF_MAX_SECONDS = 30.0
+BACKOFF_MAX_SECONDS = 5.0  # how much later than its interval a loop finds that the database is back
 DEGRADED_AFTER = 5  # crashes in a row after which readiness says so
 
 
@@ -136,6 +136,7 @@ class Loop(Component):
         self._task: asyncio.Task[None] | None = None
         self._crashes = 0
         self._is_backing_off = False
+        self.was_asked = True  # whether the present pass was asked for, or is just the clock's
         self._starts_at_once = starts_at_once
 
     @abstractmethod
@@ -181,8 +182,7 @@ class Loop(Component):
     async def _run(self) -> None:
         again = False
         while True:
-            if not again:
-                await self._nudge.wait(self._pause())
+            self.was_asked = again or await self._nudge.wait(self._pause())
             try:
                 again = await self.once()
                 self._crashes = 0

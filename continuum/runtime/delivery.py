@@ -110,13 +110,8 @@ class Delivery:
     def _finished(self, letter: Letter, verdict: Verdict) -> None:
         if letter.settled is not None:
             letter.settled(verdict)
-        if isinstance(verdict, Landed):
-            execution = self._registry.get(letter.message.run_id)
-            if execution is not None:
-                execution.receive(letter.message)
-            else:
-                self._wakes.message_posted(letter.message.run_id, owner=None, here=self._node.owner)
-                self._wakes.tell_others(letter.message.run_id)
+        if isinstance(verdict, Landed | Posted):
+            self._nudge(letter.message, verdict if isinstance(verdict, Posted) else Posted())
         elif letter.attempt is not None:
             self._superseded(letter.attempt, verdict)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from continuum.journal.port import RunJournal
 from continuum.runtime.component import Loop
 from continuum.runtime.node import Node
+from continuum.runtime.pulse import Pulse
 from continuum.runtime.run_supervisor import RunSupervisor
 from continuum.runtime.wakes import Wakes
 
@@ -25,6 +26,7 @@ class Dispatcher(Loop):
         journal: RunJournal,
         supervisor: RunSupervisor,
         wakes: Wakes,
+        pulse: Pulse,
         workflows: Callable[[], Sequence[tuple[str, int]]],
         interval: float | None,
         batch: int,
@@ -34,6 +36,7 @@ class Dispatcher(Loop):
         self._journal = journal
         self._supervisor = supervisor
         self._wakes = wakes
+        self._pulse = pulse
         self._workflows = workflows
         self._batch = batch
 
@@ -41,6 +44,8 @@ class Dispatcher(Loop):
         """Claim up to a batch of runs and resume them."""
         owner, limit = self._node.owner, min(self._batch, self._supervisor.room)
         if owner is None or limit <= 0:
+            return False
+        if not self.was_asked and not (await self._pulse.evidence()).runs:
             return False
         return await self._claim(owner, limit, None) == limit
 

@@ -106,6 +106,9 @@ class Execution:
         assert self.machine is not None
         self._waiting = settled
         now = self._home.database_now()
+        if self.phase is Phase.GONE:  # the owner row was lost between the call and now
+            self._start_elsewhere(run, arguments, now, chosen=chosen)
+            return
         turn = self.machine.begin(arguments, now)
         if isinstance(turn.outcome, Stuck):
             self._start_elsewhere(run, arguments, now, chosen=chosen)
@@ -119,10 +122,14 @@ class Execution:
 
         A cancel is honoured before any code runs, and needs none.
         """
+        if self.phase is Phase.GONE:  # its lease was lost between the claim and now
+            return
         self.phase = Phase.RESIDENT
         self._snapshot_seq = snapshot_seq
         self._taken = {event.message_id for event in history if event.message_id is not None}
+        early = self._mailbox  # handed in since the claim
         self._mailbox = [Letter(message, is_stored=True) for message in messages if self._takes(message)]
+        self._mailbox += [letter for letter in early if not letter.is_stored or self._takes(letter.message)]
         last_seq = history[-1].seq if history else 0
         if any(letter.message.kind is MessageKind.CANCEL for letter in self._mailbox):
             self._cancel(self._take_mailbox(), base_seq=last_seq)
@@ -388,7 +395,7 @@ class Execution:
 
     def _unreserve(self, flight: _Flight) -> None:
         for task in flight.leased:
-            self._home.unreserve(task.options.queue)
+            self._home.unreserve(task.activity, task.options.queue)
 
     def _leave(self, ending: Ending | None) -> None:
         self.phase = Phase.GONE

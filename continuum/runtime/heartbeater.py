@@ -216,8 +216,13 @@ class HeartThread:
     def __init__(self) -> None:
         self.users = 0
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="continuum-heartbeat", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._live, name="continuum-heartbeat", daemon=True).start()
+
+    def _live(self) -> None:
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
 
     @staticmethod
     def shared() -> HeartThread:

@@ -64,7 +64,7 @@ class Home(Protocol[E_contra]):
         """Take a slot for an attempt here, if there is one and the activity is known."""
         ...
 
-    def unreserve(self, queue: str) -> None:
+    def unreserve(self, activity: str, queue: str) -> None:
         """Give a slot back that no attempt came to use."""
         ...
 

@@ -16,6 +16,7 @@ from continuum.runtime.activity_supervisor import ActivitySupervisor
 from continuum.runtime.component import Loop
 from continuum.runtime.delivery import Delivery
 from continuum.runtime.node import Node
+from continuum.runtime.pulse import Pulse
 from continuum.runtime.wakes import Wakes
 
 CRASHES_MAX = 5  # resumes in a row that took their process down, before a run is blocked
@@ -36,6 +37,7 @@ class Recovery(Loop):
         delivery: Delivery,
         wakes: Wakes,
         attempts: ActivitySupervisor,
+        pulse: Pulse,
         knows_run: Callable[[str, str], bool],
         interval: float | None,
         audit_every: int = 10,
@@ -47,6 +49,7 @@ class Recovery(Loop):
         self._delivery = delivery
         self._wakes = wakes
         self._attempts = attempts
+        self._pulse = pulse
         self._knows_run = knows_run
         self._audit_every = audit_every
         self._passes = 0
@@ -54,13 +57,15 @@ class Recovery(Loop):
         self._suspect_tasks: dict[Attempt, None] = {}
 
     async def once(self) -> bool:
-        """Bury, sweep, and now and then audit."""
-        if self._node.may_declare_dead():
-            for owner in await self._owners.declare_dead():
-                self.emit("owner.dead", owner=owner)
-        await self.sweep()
+        """Bury and sweep if there is anything to; every so many passes do it unasked, and audit."""
         self._passes += 1
-        if self._passes % self._audit_every == 0:
+        is_thorough = self._passes % self._audit_every == 0
+        if self.was_asked or is_thorough or (await self._pulse.evidence()).orphans:
+            if self._node.may_declare_dead():
+                for owner in await self._owners.declare_dead():
+                    self.emit("owner.dead", owner=owner)
+            await self.sweep()
+        if is_thorough:
             await self.audit()
         return False
 

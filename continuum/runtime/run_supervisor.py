@@ -187,9 +187,9 @@ class RunSupervisor(Component):
         """Take a slot for an attempt here."""
         return self._attempts.reserve(activity, queue)
 
-    def unreserve(self, queue: str) -> None:
+    def unreserve(self, activity: str, queue: str) -> None:
         """Give a slot back."""
-        self._attempts.unreserve(queue)
+        self._attempts.unreserve(activity, queue)
 
     def begin(self, tasks: Sequence[ClaimedTask]) -> None:
         """Begin attempts."""

@@ -12,11 +12,12 @@ from typing import Protocol
 
 from continuum.clock import VirtualClock
 from continuum.journal.memory import MemoryJournal, MemoryStore
+from continuum.journal.memory.store import StoredTask
 from continuum.journal.port import Journal
 from continuum.model.events import Event
 from continuum.model.messages import Message, MessageKind
 from continuum.model.runs import RunRow
-from continuum.model.tasks import TaskKey
+from continuum.model.tasks import Attempt, TaskKey, TaskOptions
 
 INSTANCE = "continuum"
 
@@ -63,7 +64,6 @@ class Harness(Protocol):
     """One database under test."""
 
     journal: Journal
-    is_concurrent: bool  # whether two calls can be under way at the same time
 
     async def another(self) -> Journal:
         """Open a second journal on the same database: another node."""
@@ -97,6 +97,10 @@ class Harness(Protocol):
         """Insert an inbox row past the journal: what surfaces late from somebody's open transaction."""
         ...
 
+    async def plant_task(self, attempt: Attempt) -> None:
+        """Insert a task past the journal, leased as the attempt says: what a lost race would leave behind."""
+        ...
+
     async def dump(self) -> object:
         """Read everything, to compare: what was refused has changed nothing."""
         ...
@@ -114,8 +118,6 @@ OpenHarness = Callable[[], AbstractAsyncContextManager[Harness]]
 
 class MemoryHarness:
     """The executable specification on a virtual clock."""
-
-    is_concurrent = False
 
     def __init__(self) -> None:
         self.clock = VirtualClock()
@@ -181,6 +183,10 @@ class MemoryHarness:
 
     async def plant(self, message: Message) -> None:
         self.store.add_message(message)
+
+    async def plant_task(self, attempt: Attempt) -> None:
+        options, now = TaskOptions(), self.store.now()
+        self.store.put_task(StoredTask(attempt.key, 2, "planted", options, now, attempt.owner, attempt.attempt))
 
     async def dump(self) -> object:
         store = self.store

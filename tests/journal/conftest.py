@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from sqlalchemy.engine import make_url
 
 from continuum.journal.port import Journal
 from tests.journal.backends import Harness, OpenHarness, open_memory
@@ -24,13 +23,13 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres_template(postgres_url: str) -> Iterator[str]:
-    """The name of a migrated database, to be copied."""
+def migrated_postgres(postgres_url: str) -> Iterator[str]:
+    """The URL of a migrated database, to be emptied by each test."""
     with asyncio.Runner() as runner:
         database = fresh_database(postgres_url)
         url = runner.run(database.__aenter__())
         runner.run(migrate_url(url))
-        yield make_url(url).database or ""
+        yield url
         runner.run(database.__aexit__(None, None, None))
 
 
@@ -41,8 +40,7 @@ def open_harness(request: pytest.FixtureRequest, tmp_path: Path) -> OpenHarness:
         case "sqlite":
             return partial(open_sqlite, request.getfixturevalue("sqlite_template"), tmp_path / "journal.db")
         case "postgres":
-            url = request.getfixturevalue("postgres_url")
-            return partial(open_postgres, url, request.getfixturevalue("postgres_template"))
+            return partial(open_postgres, request.getfixturevalue("migrated_postgres"))
         case _:
             return open_memory
 

@@ -365,6 +365,27 @@ async def test_an_effect_without_a_command_id_is_bad_data_and_its_whole_batch_wa
     assert await harness.dump() == before
 
 
+async def test_a_run_that_occurs_twice_in_a_batch_is_a_bug_that_never_reaches_the_tables(
+    harness: Harness, journal: Journal
+) -> None:
+    lease, other = await started_run(journal), await started_run(journal)
+    before = await harness.dump()
+    batch = [a_commit(lease, timer_started(1)), a_commit(other, timer_started(1)), a_commit(lease, timer_started(2))]
+    with pytest.raises(AssertionError, match="twice"):
+        await journal.write(0, batch)
+    assert await harness.dump() == before
+
+
+async def test_an_event_that_does_not_stand_where_it_says_is_bad_data(harness: Harness, journal: Journal) -> None:
+    lease = await started_run(journal)
+    before = await harness.dump()
+    commit = a_commit(lease, timer_started(1), timer_started(2))
+    for events in (commit.events[1:], commit.events[::-1], (*commit.events, commit.events[-1])):
+        with pytest.raises(BadData):
+            await journal.write(0, [replace(commit, events=events)])
+    assert await harness.dump() == before
+
+
 async def test_events_of_a_turn_keep_its_time_not_the_databases(journal: Journal) -> None:
     lease = await started_run(journal)
     await land(journal, a_commit(lease, timer_started()))

@@ -166,8 +166,9 @@ async def test_listening_begins_with_an_empty_item_and_hears_the_other_nodes(
         notices: list[str] = []
         while len(notices) < 2:
             notices += await anext(heard)
-    assert notices == ["run:1", "run:2"]
-    await other.close()
+        assert notices == ["run:1", "run:2"]
+        await other.close()
+        assert [notices async for notices in heard] == []
 
 
 async def test_telling_nobody_is_harmless(journal: Journal) -> None:

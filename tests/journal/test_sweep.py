@@ -1,11 +1,14 @@
 """The sweep is a level, not an edge: whatever an owner without a row holds is freed, by whichever pass comes next."""
 
+from dataclasses import replace
+
 import pytest
 
 from continuum.journal.port import Journal, Swept
 from continuum.model.failure import Failure
 from continuum.model.messages import MessageKind
 from continuum.model.states import RunState
+from continuum.model.tasks import TaskKey
 from continuum.model.writes import LANDED, REFUSED, Duplicate, Post
 from tests.journal.backends import Harness
 from tests.journal.builders import (
@@ -229,6 +232,19 @@ async def test_messages_of_runs_that_live_are_left_alone(harness: Harness, journ
     messages = [await post(journal, a_signal(await run_in(journal, state))) for state in states]
     await sweep(journal)
     assert [row.message_id for row in await harness.inbox()] == [message.message_id for message in messages]
+
+
+@pytest.mark.parametrize("owner", [OWNER, "node-9/continuum/gone/1"])
+async def test_tasks_that_belong_to_no_active_generation_are_deleted_whoever_holds_them(
+    harness: Harness, journal: Journal, owner: str
+) -> None:
+    ended, active = await run_in(journal, RunState.COMPLETED), await run_in(journal, RunState.SUSPENDED)
+    await harness.plant_task(an_attempt(ended, owner=owner))
+    await harness.plant_task(an_attempt(a_run().run_id, owner=owner))
+    await harness.plant_task(replace(an_attempt(active, owner=owner), key=TaskKey(active, 2, 1)))
+    assert await sweep(journal) == Swept()
+    assert await harness.tasks() == []
+    assert await harness.inbox() == []
 
 
 async def test_a_taken_over_run_goes_on_where_its_history_ends(journal: Journal) -> None:

@@ -27,7 +27,18 @@ from tests.journal.builders import (
     is_about,
     scheduled,
 )
-from tests.journal.steps import attempt_elsewhere, claim, die, land, later, run_with_task, started_run, sweep, write
+from tests.journal.steps import (
+    attempt_elsewhere,
+    claim,
+    die,
+    land,
+    later,
+    run_in,
+    run_with_task,
+    started_run,
+    sweep,
+    write,
+)
 
 
 async def claim_tasks(
@@ -220,6 +231,23 @@ async def test_nothing_is_written_for_a_run_that_is_over(harness: Harness, journ
     writes: list[Write] = [a_finish(attempt), RetryTask(attempt, 0.0), FreeTask(attempt)]
     for late in writes:
         assert await write(journal, late) == REFUSED
+    assert await harness.dump() == before
+
+
+@pytest.mark.parametrize("what", ["a run that is over", "another generation", "no run"])
+async def test_a_result_for_what_is_not_active_is_refused_though_its_task_is_there(
+    harness: Harness, journal: Journal, what: str
+) -> None:
+    ended, active = await run_in(journal, RunState.FAILED), await run_in(journal, RunState.SUSPENDED)
+    key = {
+        "a run that is over": TaskKey(ended, 1, 1),
+        "another generation": TaskKey(active, 2, 1),
+        "no run": TaskKey(a_run().run_id, 1, 1),
+    }[what]
+    attempt = Attempt(key, OTHER, 1)
+    await harness.plant_task(attempt)
+    before = await harness.dump()
+    assert await write(journal, a_finish(attempt)) == REFUSED
     assert await harness.dump() == before
 
 

@@ -627,6 +627,29 @@ async def test_a_bug_in_the_journal_is_told_to_its_batch_and_does_not_end_the_la
     assert caplog.text.count("ZeroDivisionError") >= 2
 
 
+@pytest.mark.parametrize("lands_first", [False, True])
+async def test_a_bug_that_one_write_meets_does_not_touch_its_neighbours(
+    journal: ScriptedJournal, committer: GroupCommitter, lands_first: bool
+) -> None:
+    turns = await some_turns(journal, 5)
+    if lands_first:
+
+        async def fails_late(go_on: Callable[[], Awaitable[Sequence[Verdict]]]) -> Sequence[Verdict]:
+            await journal.inner.write(0, [turn for turn in turns if turn is not turns[2]])
+            return await go_on()
+
+        journal.script.append(fails_late)
+
+    def rule(batch: Sequence[Write]) -> None:
+        if turns[2] in batch:
+            raise UnicodeError("surrogates not allowed")
+
+    journal.rule = rule
+    verdicts = await settle(committer, *turns)
+    assert isinstance(verdicts.pop(2), Unwritable)
+    assert verdicts == [LANDED] * 4
+
+
 async def test_settling_may_submit_more_without_starving_the_loop(
     journal: ScriptedJournal, committer: GroupCommitter
 ) -> None:
@@ -685,6 +708,26 @@ async def test_room_that_was_asked_for_and_not_used_is_the_next_ones(
     gate.set()
     async with asyncio.timeout(5):
         assert await asyncio.gather(*callers, *idlers, late) == [LANDED, LANDED, None, None, None, LANDED]
+    await committer.close()
+
+
+async def test_a_place_that_was_given_to_a_caller_who_has_just_gone_is_the_next_ones(
+    journal: ScriptedJournal, clock: HastyClock
+) -> None:
+    committer = committer_on(journal, clock, queue_max=1, batch_max=1)
+    gate = asyncio.Event()
+
+    async def goes(go_on: Callable[[], Awaitable[Sequence[Verdict]]]) -> Sequence[Verdict]:
+        callers[2].cancel()  # its place has just been offered, and it has not run since
+        return await go_on()
+
+    journal.script.extend([held_until(gate), goes])
+    callers = [asyncio.create_task(committer.put(a_start())) for _ in range(5)]
+    await until(lambda: committer.in_flight == 2)
+    gate.set()
+    async with asyncio.timeout(5):
+        await asyncio.wait(callers)
+    assert [caller.cancelled() for caller in callers] == [False, False, True, False, False]
     await committer.close()
 
 
@@ -754,9 +797,13 @@ async def test_silence_counts_from_the_moment_when_an_answer_was_owed(
     assert committer.last_answer == 1_000.0
     clock.move_to(1_030.0)
     await settle(committer, a_start(a_run(key="order-1")))  # the other lane's answers say nothing of this one
+    journal.script.append(held_until(gate))
+    also_waiting = asyncio.create_task(settle(committer, a_start(a_run(key="order-2"))))
+    await until(lambda: committer.in_flight == 2)
     assert committer.last_answer == 1_000.0
     gate.set()
     await waiting
+    await also_waiting
     assert committer.last_answer == 1_030.0
 
 

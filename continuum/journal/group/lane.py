@@ -152,6 +152,8 @@ class Lane:
         unknown = JournalUnavailable("the instance stopped before the database had answered")
         left = [entry for batch in self._again for entry in batch.entries]
         self._settle_all([*left, *self._queue], Unwritable(unknown))
+        self._queue.clear()
+        self._again.clear()
 
     async def _run(self) -> None:
         while True:
@@ -207,10 +209,8 @@ class Lane:
         except JournalUnavailable:
             await self._pause(batch.failures + 1)  # here, not beside: nobody else in the lane would fare better
             return [replace(batch, failures=batch.failures + 1)]
-        except Exception as error:  # a bug in a journal must not end the lane: everyone behind it would wait for ever
-            logger.exception("the journal failed as no journal may; a batch of %d writes is given up", len(writes))
-            self._settle_all(batch.entries, Unwritable(error))
-            return []
+        except Exception as error:  # noqa: BLE001  a bug in a journal must not end the lane that everyone waits behind
+            return self._after_bug(batch, error)
         self.last_answer = self._clock.monotonic()
         if self._emit.is_heard:
             duration = self.last_answer - began
@@ -250,6 +250,14 @@ class Lane:
         self.last_answer = self._clock.monotonic()
         if len(batch.entries) > 1:
             return self._split(batch)
+        self._settle_all(batch.entries, Unwritable(error))
+        return []
+
+    def _after_bug(self, batch: Batch, error: Exception) -> list[Batch]:
+        """Find the culprit as for bad data; but nobody has promised that nothing happened, so the rest is frozen."""
+        if len(batch.entries) > 1:
+            return self._split(replace(batch, is_frozen=True))
+        logger.error("the journal failed as no journal may; one write is given up", exc_info=error)
         self._settle_all(batch.entries, Unwritable(error))
         return []
 

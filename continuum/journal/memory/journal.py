@@ -10,7 +10,7 @@ from continuum.errors import SchemaTaken
 from continuum.journal.memory import reads, recovery, runs, tasks, writes
 from continuum.journal.memory.notices import Listener
 from continuum.journal.memory.store import MemoryStore
-from continuum.journal.port import Claims, Held, LoadedRun, OwnerJournal, RunFilter, Swept
+from continuum.journal.port import Claims, Evidence, Held, LoadedRun, OwnerJournal, RunFilter, Swept
 from continuum.model.events import Event
 from continuum.model.messages import Message
 from continuum.model.owners import Owner
@@ -88,8 +88,7 @@ class MemoryJournal:
         return await self._step(self._write, lane, batch)
 
     def _write(self, lane: int, batch: Sequence[Write]) -> Sequence[Verdict]:  # noqa: ARG002  one step at a time: no lanes needed
-        for write in batch:
-            writes.check(write)
+        writes.check(batch)
         return [writes.apply(self._store, write) for write in batch]
 
     async def judge(self, write: Write) -> Verdict | None:
@@ -129,6 +128,10 @@ class MemoryJournal:
             backoff_seconds=backoff_seconds,
             task_backoff_seconds=task_backoff_seconds,
         )
+
+    async def evidence(self) -> Evidence:
+        """Say whether there is anything to do."""
+        return await self._step(runs.evidence, self._store)
 
     async def held(self, owner: str) -> Held:
         """Return what is leased to an owner."""

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from continuum.journal.memory.reads import handed_out
 from continuum.journal.memory.store import MemoryStore
-from continuum.journal.port import Claim, Claims, LoadedRun
+from continuum.journal.port import Claim, Claims, Evidence, LoadedRun
 from continuum.model.events import Event
 from continuum.model.messages import Message
 from continuum.model.packing import unpack_history
@@ -54,6 +54,19 @@ def _evident(
         *(row for row in free if store.has_unread_cancel(row.run_id)),  # ends without code, so any node can
     ]
     return iter({row.run_id: row for row in arms}.values())
+
+
+def evidence(store: MemoryStore) -> Evidence:
+    """Say whether any run, task or lease is anybody's business."""
+    everything = frozenset((row.workflow, row.version) for row in store.active_runs())
+    now = store.now()
+    holders = [row.lease_owner for row in store.active_runs()] + [task.owner for task in store.all_tasks()]
+    return Evidence(
+        runs=any(True for _ in _evident(store, everything, None)),
+        tasks=any(task.owner is None and task.available_at <= now for task in store.all_tasks()),
+        orphans=any(stored.expires_at < now for stored in store.owners.values())
+        or any(holder is not None and holder not in store.owners for holder in holders),
+    )
 
 
 def _is_due(row: RunRow, now: datetime) -> bool:

@@ -40,14 +40,27 @@ from continuum.model.writes import (
 EFFECTS = COMMANDS | {EventType.ACTIVITY_COMPLETED, EventType.ACTIVITY_FAILED, EventType.TIMER_FIRED}
 
 
-def check(write: Write) -> None:
-    """Raise BadData for what no journal may store."""
+def check(batch: Sequence[Write]) -> None:
+    """Look at a batch before any of it takes effect.
+
+    Raises:
+        BadData: something in it may not be stored by any journal.
+        AssertionError: a run occurs twice; its row would be written once, and both histories.
+    """
+    runs = [write.run_id for write in batch if isinstance(write, Commit | Start)]
+    if len(set(runs)) != len(runs):
+        raise AssertionError("a run occurs twice in one batch")
+    for write in batch:
+        _check(write)
+
+
+def _check(write: Write) -> None:
     match write:
         case Start():
             _check_events(write.run_id, 0, write.events)
         case StartMany(starts):
             for start in starts:
-                check(start)
+                _check(start)
         case Commit():
             _check_events(write.run_id, write.base_seq, write.events)
         case _:

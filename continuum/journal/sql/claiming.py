@@ -9,7 +9,7 @@ from datetime import datetime
 
 from continuum.journal.port import Claim, Claims, LoadedRun
 from continuum.journal.sql.desk import Part
-from continuum.journal.sql.rows import attempt_columns, task_key
+from continuum.journal.sql.rows import attempt_columns, runs_of, task_key
 from continuum.journal.sql.statements import inbox, opening, runs, tasks
 from continuum.model.events import Event
 from continuum.model.messages import Message
@@ -121,7 +121,7 @@ class Tending(Part):
                 idempotency_key=row.key,
                 details=row.details,
             )
-            for row in await self._desk.ask(tasks.DETAILS, owner=owner, w=keys)
+            for row in await self._desk.ask(tasks.DETAILS, owner=owner, w=keys, ids=runs_of(keys))
         ]
 
     async def heartbeat_tasks(self, beats: Sequence[Beat]) -> Sequence[Attempt]:
@@ -130,10 +130,10 @@ class Tending(Part):
         by_fence = {attempt_columns(beat.attempt): beat for beat in beats}
         if desk.book.dialect.name == "postgresql":
             wanted = [(*fence, beat.details) for fence, beat in sorted(by_fence.items())]
-            rows = await desk.change(tasks.HEARTBEAT, w=wanted)
+            rows = await desk.change(tasks.HEARTBEAT, w=wanted, ids=runs_of(wanted))
         else:
             async with desk.changing() as talk:
-                rows = await talk.fetch(tasks.THEIRS, w=list(by_fence))
+                rows = await talk.fetch(tasks.THEIRS, w=list(by_fence), ids=runs_of(by_fence))
                 names = ("run_id", "generation", "command_id", "owner", "attempt")
                 beating = [
                     dict(zip(names, fence, strict=True), details=beat.details) for fence, beat in by_fence.items()

@@ -22,11 +22,13 @@ class Desk:
 
     async def ask(self, statement: Statement, **values: object) -> Rows:
         """Execute a statement that changes nothing."""
-        return await self.reading.fetch(statement, pure=True, **values)
+        async with self.reading.talk(pure=True) as talk:
+            return await talk.fetch(statement, **values)
 
     async def change(self, statement: Statement, **values: object) -> Rows:
         """Execute a statement that writes, by itself."""
-        return await self.writing.fetch(statement, **values)
+        async with self.writing.talk() as talk:
+            return await talk.fetch(statement, **values)
 
     @asynccontextmanager
     async def changing(self) -> AsyncIterator[Talk]:

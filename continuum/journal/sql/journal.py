@@ -10,7 +10,8 @@ that listens, one for the heartbeat's thread. SQLite: one writer, one reader, on
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -137,8 +138,9 @@ class SqlJournal(Owning, Recovering, Claiming, Tending, Reading, Keeping):
         if self.has_notices and notices:
             await self._notices.notify(notices)
 
-    async def listen(self) -> AsyncIterator[Sequence[str]]:
+    async def listen(self) -> AsyncGenerator[Sequence[str], None]:
         """Yield notices as they come, an empty one first; ends at once where there are none."""
         if self.has_notices:
-            async for notices in self._notices.listen(self._line(self._listen_engine)):
-                yield notices
+            async with aclosing(self._notices.listen(self._line(self._listen_engine))) as heard:
+                async for notices in heard:
+                    yield notices

@@ -35,9 +35,7 @@ async def _start(desk: Desk, write: Start) -> Verdict | None:
     row, run = await _row(desk, write.run_id), write.run
     if row is None:
         key = run.idempotency_key
-        taken = key is not None and await desk.ask(
-            runs.BY_KEY, namespace=run.namespace, workflow=run.workflow, key=key
-        )
+        taken = key is not None and await desk.ask(runs.BY_KEY, namespace=run.namespace, workflow=run.workflow, key=key)
         return REFUSED if taken else None
     if write.owner is not None and not write.state.has_ended:
         is_ours = row.lease_owner == write.owner and row.lease_token == 1
@@ -53,9 +51,7 @@ async def _commit(desk: Desk, write: Commit) -> Verdict | None:
     if row is None:
         return REFUSED
     if write.events:
-        there = await desk.ask(
-            runs.EVENT_AT, run_id=write.run_id, generation=write.generation, seq=write.base_seq + 1
-        )
+        there = await desk.ask(runs.EVENT_AT, run_id=write.run_id, generation=write.generation, seq=write.base_seq + 1)
         if there:
             return LANDED if there[0].token == write.token else REFUSED
     if _is_unmoved(row, write):

@@ -27,6 +27,7 @@ from continuum.journal.port import BadData, Contended
 from continuum.journal.sql.dialects import Dialect
 from continuum.journal.sql.statements.book import Book, Rendered, Statement
 
+PLAN_USES = 100  # see `dialects.postgres`
 CONNECT_SECONDS = 10.0  # a server that lets us wait longer is as good as not there; the caller comes again
 
 Rows = Sequence[Row[Any]]
@@ -82,49 +83,55 @@ class Line:
         self._lock = asyncio.Lock()
         self._connection: AsyncConnection | None = None
         self._driver: Any = None
+        self._uses = 0
 
     @property
     def _dialect(self) -> Dialect:
         return self._book.dialect
 
-    async def fetch(self, statement: Statement, *, pure: bool = False, **values: object) -> Rows:
-        """Execute a statement by itself; `pure` says that it only reads, so that a lost answer is merely an outage.
-
-        Raises:
-            Contended, BadData: nothing happened.
-            JournalUnavailable: not connected, or (pure) no answer; Ambiguous: no answer.
-        """
-        async with self.talk(pure=pure) as talk:
-            return await talk.fetch(statement, **values)
-
     @asynccontextmanager
     async def talk(self, *, pure: bool = False) -> AsyncIterator[Talk]:
-        """Have the line for a while: each statement is a transaction of its own. Raises as `fetch` does."""
+        """Have the line for a while; each statement is a transaction of its own.
+
+        `pure` says that all of them only read, so that a lost answer is merely an outage.
+
+        Raises:
+            Contended, BadData: the statement did nothing.
+            JournalUnavailable: not connected, or (pure) no answer; Ambiguous: no answer.
+        """
         async with self._lock:
             connection = await self._connected()
             try:
                 async with asyncio.timeout(self._answer_timeout):
+                    await self._refresh(connection)
                     yield Talk(connection, self._book)
             except BaseException as error:
-                fault = self._dialect.fault(error, pure=pure)
+                fault = error if isinstance(error, BadData) else self._dialect.fault(error, pure=pure)
                 if not isinstance(fault, Contended | BadData):
                     await self._discard()
-                if fault is None:
+                if fault is None or fault is error:
                     raise
                 raise fault from error
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Talk]:
-        """Have the line for several statements that take effect together, or not at all. Raises as `fetch` does."""
+        """Have the line for several statements that take effect together, or not at all. Raises as `talk` does."""
         async with self.talk() as talk:
             await talk.say(self._dialect.begin)
             try:
                 yield talk
-            except Exception:  # whatever it is, nothing of the transaction may remain; a cancelled one ends with its line
+            except (
+                Exception
+            ):  # whatever it is, nothing of the transaction may remain; a cancelled one ends with its line
                 with suppress(DBAPIError, OSError):  # a broken connection rolls back by ending
                     await talk.say("ROLLBACK")
                 raise
             await talk.say("ROLLBACK" if talk.is_undone else "COMMIT")
+
+    async def _refresh(self, connection: AsyncConnection) -> None:
+        self._uses += 1
+        if self._uses % PLAN_USES == 0 and self._dialect.forget_plans is not None:
+            await connection.exec_driver_sql(self._dialect.forget_plans)
 
     async def driver(self) -> Any:
         """Return the driver's own connection, connecting if need be."""

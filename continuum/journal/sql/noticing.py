@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -112,7 +112,7 @@ class Notices:
         for ear in self._ears:
             ear.close()
 
-    async def listen(self, line: Line) -> AsyncIterator[Sequence[str]]:
+    async def listen(self, line: Line) -> AsyncGenerator[Sequence[str], None]:
         """Yield nothing once the line listens, then notices as they come; the line is closed at the end."""
         ear = Ear()
 

@@ -18,7 +18,7 @@ POSTGRES_MIN = 130_000
 SQLITE_MIN = (3, 37, 0)  # STRICT tables; RETURNING, UPDATE … FROM and MATERIALIZED are older
 NAME_BYTES_MAX = 63  # PostgreSQL cuts longer names off without a word
 
-_DRIVERS = {("postgresql", "asyncpg"): POSTGRES, ("sqlite", "aiosqlite"): SQLITE}
+_DRIVERS: dict[tuple[str, str], Dialect] = {("postgresql", "asyncpg"): POSTGRES, ("sqlite", "aiosqlite"): SQLITE}
 
 
 def dialect_of(engine: object, *, schema: str | None = None) -> Dialect:
@@ -55,7 +55,9 @@ def _check_sqlite(engine: AsyncEngine, schema: str | None) -> None:
     if schema is not None:
         raise ConfigurationError(f"schema={schema!r}: SQLite has no schemas, use another file")
     if sqlite3.sqlite_version_info < SQLITE_MIN:
-        raise ConfigurationError(f"SQLite {sqlite3.sqlite_version} is too old: {'.'.join(map(str, SQLITE_MIN))} is needed")
+        raise ConfigurationError(
+            f"SQLite {sqlite3.sqlite_version} is too old: {'.'.join(map(str, SQLITE_MIN))} is needed"
+        )
 
 
 def migrate_command(engine: AsyncEngine, schema: str | None) -> str:

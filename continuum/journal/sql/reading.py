@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from continuum.journal.port import RunFilter
@@ -14,6 +14,9 @@ from continuum.model.events import Event
 from continuum.model.packing import SNAPSHOT_FORMAT
 from continuum.model.runs import Ending, RunRow
 from continuum.model.states import RunState
+
+# Before this comes everything: so the first page is read as the others are, by the index.
+END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC), "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 
 class Reading(Part):
@@ -65,7 +68,7 @@ class Reading(Part):
         return found[:limit]
 
     async def _page(self, where: RunFilter, *, limit: int, before: tuple[datetime, str] | None) -> list[RunRow]:
-        before_at, before_id = before or (None, None)
+        before_at, before_id = before or END_OF_TIME
         rows = await self._desk.ask(
             runs.LIST,
             before_at=before_at,

@@ -8,11 +8,11 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from continuum.journal.port import Held, Swept
+from continuum.journal.port import Evidence, Held, Swept
 from continuum.journal.sql.desk import Part
 from continuum.journal.sql.lines import Talk
-from continuum.journal.sql.rows import message_columns, task_key
-from continuum.journal.sql.statements import inbox, runs, sweeps, tasks
+from continuum.journal.sql.rows import message_columns, runs_of, task_key
+from continuum.journal.sql.statements import inbox, pulse, runs, sweeps, tasks
 from continuum.model.failure import Failure
 from continuum.model.messages import Message, MessageKind
 from continuum.model.states import RunState
@@ -50,12 +50,18 @@ class Recovering(Part):
             again = [row for row in rows if row.attempt < row.max_attempts]
             over = [row for row in rows if row.attempt >= row.max_attempts]
             if again:
-                await talk.fetch(tasks.RETRY, w=[(*_fence(row), backoff_seconds) for row in again])
+                fenced = [(*_fence(row), backoff_seconds) for row in again]
+                await talk.fetch(tasks.RETRY, w=fenced, ids=runs_of(fenced))
             if over:
                 await _give_up(talk, over)
         lost.extend(_attempt(row) for row in again)
         exhausted.extend(_attempt(row) for row in over)
         return bool(rows)
+
+    async def evidence(self) -> Evidence:
+        """Say whether there is anything for anybody to do."""
+        (row,) = await self._desk.ask(pulse.EVIDENCE)
+        return Evidence(runs=bool(row.runs), tasks=bool(row.tasks), orphans=bool(row.orphans))
 
     async def held(self, owner: str) -> Held:
         """Return the active runs and the tasks leased to `owner`."""
@@ -91,7 +97,8 @@ class Recovering(Part):
 
 async def _give_up(talk: Talk, rows: Sequence[Row[Any]]) -> None:
     """Let the last attempts of tasks count as failed: the task goes, its run gets the failure."""
-    await talk.fetch(sweeps.DELETE_TASKS, w=[(row.run_id, row.generation, row.command_id) for row in rows])
+    keys = [(row.run_id, row.generation, row.command_id) for row in rows]
+    await talk.fetch(sweeps.DELETE_TASKS, w=keys, ids=runs_of(keys))
     for message in (_exhausted(row) for row in rows):
         await talk.fetch(inbox.INSERT, **message_columns(message))
 

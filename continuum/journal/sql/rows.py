@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -107,6 +107,11 @@ def attempt_columns(attempt: Attempt) -> tuple[str, int, int, str, int]:
     return key.run_id, key.generation, key.command_id, attempt.owner, attempt.attempt
 
 
+def runs_of(cells: Iterable[tuple[object, ...]]) -> list[object]:
+    """Return the runs that rows concern, each once; they stand first in each row."""
+    return list(dict.fromkeys(row[0] for row in cells))
+
+
 def message_columns(message: Message) -> dict[str, object]:
     """Return a message as the columns of `inbox`, without its time."""
     return {
@@ -131,10 +136,6 @@ def encoded_attributes(attributes: Attributes | None, *, run_id: str | None = No
     if attributes is None:
         return None
     try:
-        return json.dumps(_plain(attributes), allow_nan=False)
+        return json.dumps(dict(attributes), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise BadData(f"the attributes are not JSON: {error}", run_id=run_id) from error
-
-
-def _plain(attributes: Attributes) -> dict[str, Any]:
-    return dict(attributes) if isinstance(attributes, Mapping) else attributes

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from continuum.journal.sql.lines import Talk
-from continuum.journal.sql.rows import attempt_columns, task_key
+from continuum.journal.sql.rows import attempt_columns, runs_of, task_key
 from continuum.journal.sql.statements import tasks
 from continuum.model.tasks import TaskKey
 from continuum.model.writes import LANDED, Duplicate, FreeTask, Over, Posted, RetryTask, Unknown, Verdict, Write
@@ -25,13 +25,15 @@ class Writer(Protocol):
 async def retry(talk: Talk, retries: Sequence[tuple[int, RetryTask]], verdicts: Verdicts) -> None:
     """Consume attempts and free their tasks."""
     wanted = [(*attempt_columns(write.attempt), write.delay_seconds) for _, write in retries]
-    _mark(retries, {task_key(row) for row in await talk.fetch(tasks.RETRY, w=wanted)}, verdicts)
+    rows = await talk.fetch(tasks.RETRY, w=wanted, ids=runs_of(wanted))
+    _mark(retries, {task_key(row) for row in rows}, verdicts)
 
 
 async def free(talk: Talk, frees: Sequence[tuple[int, FreeTask]], verdicts: Verdicts) -> None:
     """Free tasks whose attempts never began."""
     wanted = [attempt_columns(write.attempt) for _, write in frees]
-    _mark(frees, {task_key(row) for row in await talk.fetch(tasks.FREE, w=wanted)}, verdicts)
+    rows = await talk.fetch(tasks.FREE, w=wanted, ids=runs_of(wanted))
+    _mark(frees, {task_key(row) for row in rows}, verdicts)
 
 
 def _mark(

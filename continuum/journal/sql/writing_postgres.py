@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from continuum.journal.port import Contended
 from continuum.journal.sql.lines import Line, Talk
-from continuum.journal.sql.rows import attempt_columns, message_columns
+from continuum.journal.sql.rows import attempt_columns, message_columns, task_key
 from continuum.journal.sql.sheets import (
     Sheet,
     commit_cells,
@@ -25,7 +25,7 @@ from continuum.journal.sql.sheets import (
 )
 from continuum.journal.sql.statements import batches, inbox
 from continuum.journal.sql.writing import Verdicts, free, posting, retry
-from continuum.model.writes import LANDED, REFUSED, Posted, Start, StartMany, Verdict, Write
+from continuum.model.writes import LANDED, REFUSED, Commit, Posted, Start, StartMany, Verdict, Write
 
 Step = Callable[[Talk], Awaitable[None]]
 
@@ -93,7 +93,7 @@ def _steps(sheet: Sheet, verdicts: Verdicts) -> list[Step]:
 
 async def _commit(talk: Talk, sheet: Sheet, verdicts: Verdicts) -> None:
     starts, commits = [write for _, write in sheet.starts], [write for _, write in sheet.commits]
-    writes = [*starts, *commits]
+    writes: list[Start | Commit] = [*starts, *commits]
     rows = await talk.fetch(
         batches.COMMIT,
         s=[tuple(start_columns(write).values()) for write in starts],
@@ -104,18 +104,22 @@ async def _commit(talk: Talk, sheet: Sheet, verdicts: Verdicts) -> None:
         g=read_cells(commits),
     )
     landed = {row.run_id for row in rows}
-    for place, write in (*sheet.starts, *sheet.commits):
-        if write.run_id in landed:
+    for place, written in zip([place for place, _ in (*sheet.starts, *sheet.commits)], writes, strict=True):
+        if written.run_id in landed:
             verdicts[place] = LANDED
 
 
 async def _finish(talk: Talk, sheet: Sheet, verdicts: Verdicts) -> None:
+    finishes = {
+        write.attempt.key: (place, write) for place, write in reversed(sheet.finishes)
+    }  # the first of each task
     wanted = [
-        (place, *attempt_columns(write.attempt), *_message_cells(message_columns(write.message)))
-        for place, write in sheet.finishes
+        (*attempt_columns(write.attempt), *_message_cells(message_columns(write.message)))
+        for _, write in finishes.values()
     ]
     for row in await talk.fetch(inbox.FINISH, w=wanted):
-        verdicts[row.place] = Posted(row.lease_owner, row.advertise_url)
+        place, _ = finishes[task_key(row)]
+        verdicts[place] = Posted(row.lease_owner, row.advertise_url)
 
 
 def _message_cells(columns: dict[str, object]) -> tuple[object, ...]:
@@ -134,4 +138,3 @@ async def _post(talk: Talk, sheet: Sheet, verdicts: Verdicts) -> None:
         if not messages:
             return
     raise Contended("messages collide with others that are being posted")
-

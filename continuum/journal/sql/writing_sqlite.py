@@ -28,7 +28,20 @@ from continuum.model.messages import Message, MessageKind
 from continuum.model.tasks import TaskKey
 from continuum.model.writes import LANDED, REFUSED, Commit, Posted, Start, StartMany, Verdict, Write
 
-_EVENT = ("run_id", "generation", "seq", "token", "type", "format", "command_id", "message_id", "name", "key", "payload", "at")
+_EVENT = (
+    "run_id",
+    "generation",
+    "seq",
+    "token",
+    "type",
+    "format",
+    "command_id",
+    "message_id",
+    "name",
+    "key",
+    "payload",
+    "at",
+)
 _TASK = (
     "run_id",
     "generation",
@@ -166,8 +179,14 @@ async def _finish(talk: Talk, sheet: Sheet, verdicts: Verdicts) -> None:
 
 async def _post(talk: Talk, sheet: Sheet, verdicts: Verdicts) -> None:
     wanted = [
-        (place, post.message.message_id, post.message.run_id, post.message.kind.value, post.message.name,
-         post.message.delivery_id)
+        (
+            place,
+            post.message.message_id,
+            post.message.run_id,
+            post.message.kind.value,
+            post.message.name,
+            post.message.delivery_id,
+        )
         for place, post in sheet.posts
     ]
     foreseen = {row.place: row for row in await talk.fetch(inbox.FORESEE, w=wanted)}

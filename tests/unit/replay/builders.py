@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from continuum.codec import shape_of
 from continuum.definitions.activity import activity
+from continuum.definitions.catalog import scoped_catalog
 from continuum.definitions.workflow import Workflow, workflow
 from continuum.model.events import Answer, Event, EventType
 from continuum.model.failure import Failure, failure_of
@@ -32,7 +33,7 @@ async def refund(cents: int) -> int:
 
 
 @activity(name="ping")
-async def ping() -> None:
+async def ping() -> int:
     raise AssertionError("workflow tests perform no activity")
 
 
@@ -49,7 +50,7 @@ def an_info(**changes: Any) -> RunInfo:
     return RunInfo(**{**facts, **changes})
 
 
-def done(command_id: int, value: object = None) -> Answer:
+def done(command_id: int, value: object = 0) -> Answer:
     return Answer(EventType.ACTIVITY_COMPLETED, command_id, payload=shape_of(object).encode(value))
 
 
@@ -82,11 +83,16 @@ def lines(events: tuple[Event, ...] | list[Event]) -> list[str]:
 
 
 class ARun:
-    """A run that is driven turn by turn; after every turn a machine that only knows the history must stand where this
-    one stands."""
+    """A run that is driven turn by turn.
 
-    def __init__(self, flow: Workflow[..., Any], *args: Any, info: RunInfo | None = None, **kwargs: Any) -> None:
+    After every turn a machine that only knows the history must stand where this one stands (unless it is `alone`).
+    """
+
+    def __init__(
+        self, flow: Workflow[..., Any], *args: Any, info: RunInfo | None = None, alone: bool = False, **kwargs: Any
+    ) -> None:
         self.flow = flow
+        self.alone = alone
         self.info = info or an_info()
         self.arguments = flow.signature.parameters.encode(args, kwargs)
         self.machine = self.fresh()
@@ -139,6 +145,7 @@ class ARun:
         if not isinstance(turn.outcome, Stuck):  # of such a turn nothing is written
             self.history.extend(turn.events)
             self.cuts.append(len(self.history))
+        if not isinstance(turn.outcome, Stuck) and not self.alone:
             again = self.replayed()
             assert state_of(again) == state_of(self.machine)
             if turn.outcome is None:
@@ -164,21 +171,38 @@ def state_of(machine: Machine) -> tuple[object, ...]:
 
 
 def a_flow(fn: Callable[..., Any], **options: Any) -> Workflow[..., Any]:
-    return workflow(name="flow", **options)(fn)
+    """Make a workflow of a function; another one of the same name may be another day's code of it."""
+    with scoped_catalog():
+        return workflow(name="flow", **options)(fn)
 
 
 def a_run(fn: Callable[..., Any], *args: Any, **options: Any) -> ARun:
     return ARun(a_flow(fn), *args, **options)
 
 
+class CancelledOnArrival:
+    """Awaits something in such a way that its task is cancelled when the answer has arrived but was not yet seen."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        self.coroutine = coroutine
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        inner = self.coroutine.__await__()
+        future = next(inner)
+        task = asyncio.current_task()
+        assert task is not None
+        future.add_done_callback(lambda _: task.cancel())  # before asyncio adds what wakes the task
+        try:
+            yield future
+        except asyncio.CancelledError as cancelled:
+            inner.throw(cancelled)
+
+
 @contextmanager
 def no_machine_outlives() -> Iterator[None]:
     """Shut what a test leaves behind, and hold that nothing of it reports an error that nobody sees."""
     before = set(loop_module._open_loops)
-    undead = len(loop_module._undead)
     yield
     for key, loop in list(loop_module._open_loops.items()):
         if key not in before:
             loop.shut()
-    del loop_module._undead[undead:]
-    gc.collect()

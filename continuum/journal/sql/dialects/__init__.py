@@ -7,6 +7,7 @@ raises into the port's errors.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
@@ -14,6 +15,11 @@ from typing import Any, Protocol
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from continuum.errors import ContinuumError
+
+
+def folded(sql: str) -> str:
+    """Return a long piece of SQL in lines that fit a page."""
+    return textwrap.fill(sql, 108, subsequent_indent=" " * 12, break_long_words=False, break_on_hyphens=False)
 
 
 class Dialect(Protocol):
@@ -34,12 +40,21 @@ class Dialect(Protocol):
         """How a transaction begins that is going to write."""
         ...
 
+    @property
+    def forget_plans(self) -> str | None:
+        """The command that has cached plans made anew, where there are such plans."""
+        ...
+
     def later(self, seconds: str) -> str:
         """Return SQL for the time so many seconds (an expression) from now."""
         ...
 
     def among(self, values: str) -> str:
         """Return SQL for "is one of the values of a list parameter", written `name type`."""
+        ...
+
+    def within(self, query: str) -> str:
+        """Return SQL for "is one of what a query gives", asked once."""
         ...
 
     def rows(self, alias: str, columns: Sequence[tuple[str, str]]) -> str:

@@ -10,6 +10,8 @@ it is read with the lock held.
 Tables made of parameters are JSON, which carries no blobs: rows with payloads go through executemany instead.
 """
 
+# ruff: noqa: S608  words of templates; every value is bound
+
 from __future__ import annotations
 
 import json
@@ -24,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from continuum.clock import EPOCH, SystemClock
 from continuum.errors import ConfigurationError, ContinuumError, JournalUnavailable
 from continuum.journal.port import Ambiguous, BadData, Contended
+from continuum.journal.sql.dialects import folded
 
 _MICROSECOND = timedelta(microseconds=1)
 _CLOCK = SystemClock()
@@ -42,49 +45,66 @@ class Sqlite:
 
     name = "sqlite"
     now = ":now"
+    forget_plans = None
     begin = "BEGIN IMMEDIATE"  # a deferred one could not become a writer once somebody else has written
 
     def later(self, seconds: str) -> str:
+        """Return SQL for a time so many seconds from now."""
         return f":now + CAST(ROUND(({seconds}) * 1000000) AS INTEGER)"
 
     def among(self, values: str) -> str:
-        return f"IN (SELECT value FROM json_each(:{values.split()[0]}))"
+        """Return SQL for "is one of the values of a list"."""
+        return f"IN (SELECT value FROM json_each(:{values.split(maxsplit=1)[0]}))"
+
+    def within(self, query: str) -> str:
+        """Return SQL for "is one of what a query gives"."""
+        return f"IN ({query})"
 
     def rows(self, alias: str, columns: Sequence[tuple[str, str]]) -> str:
+        """Return SQL for a table made of rows."""
         cells = ", ".join(f"json_extract(value, '$[{n}]') AS {column}" for n, (column, _) in enumerate(columns))
-        return f"(SELECT {cells} FROM json_each(:{alias})) AS {alias}"
+        return folded(f"(SELECT {cells} FROM json_each(:{alias})) AS {alias}")
 
     def lock(self, alias: str) -> str:  # noqa: ARG002  the whole database is locked
+        """Return the clause that locks rows and passes over locked ones."""
         return ""
 
     def table(self, name: str, schema: str | None) -> str:  # noqa: ARG002  refused earlier: there are no schemas
+        """Return a table's name."""
         return name
 
     def values(self, given: Mapping[str, object], rows: Mapping[str, Sequence[str]]) -> dict[str, object]:
+        """Turn parameters into what the driver takes."""
         bound = {name: _cell(value) for name, value in given.items() if name not in rows}
         for name in rows:
             table: Any = given[name]
-            bound[name] = json.dumps([[_cell(value) for value in row] for row in table])
+            bound[name] = _json([[_cell(value) for value in row] for row in table])
         bound["now"] = microseconds(_CLOCK.now())
         return bound
 
     def moment(self, stored: Any) -> datetime:
-        return EPOCH + stored * _MICROSECOND
+        """Turn a stored time into a datetime."""
+        return EPOCH + int(stored) * _MICROSECOND
 
     async def greet(self, connection: AsyncConnection, *, lock_timeout_seconds: float) -> None:
+        """Make a new connection ours."""
         mode = (await connection.exec_driver_sql("PRAGMA journal_mode=WAL")).scalar_one()
         if mode != "wal":
-            raise ConfigurationError(f"SQLite stays in journal_mode={mode}: the database must be a file on a local disk")
+            raise ConfigurationError(
+                f"SQLite stays in journal_mode={mode}: the database must be a file on a local disk"
+            )
         for pragma in ("synchronous=FULL", f"busy_timeout={int(lock_timeout_seconds * 1000)}"):
             await connection.exec_driver_sql(f"PRAGMA {pragma}")
 
     def is_open(self, driver: Any) -> bool:  # noqa: ARG002  a file does not hang up
+        """Whether the driver believes in its connection."""
         return True
 
     def abort(self, driver: Any) -> None:
         """Do nothing: the pool closes it, after what its thread is still doing."""
 
     def fault(self, error: BaseException, *, pure: bool) -> ContinuumError | None:
+        """Translate what the driver raised."""
         lost = JournalUnavailable if pure else Ambiguous
         if isinstance(error, TimeoutError):
             return lost("SQLite did not answer in time")
@@ -102,12 +122,25 @@ class Sqlite:
         return lost(f"SQLite failed (code {code}): {driver}")
 
 
+def _json(value: object) -> str:
+    # Not escaped: a lone surrogate must not get past the driver, who will refuse it, into a text that cannot be read.
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _cell(value: object) -> object:
-    if isinstance(value, datetime):
-        return microseconds(value)
-    if isinstance(value, list | tuple):
-        return json.dumps(value)
-    return value
+    match value:
+        case int() | None:
+            return value
+        case str():
+            if "\0" in value:
+                raise BadData("SQLite does not take a NUL in a text: its JSON functions cut it off there")
+            return value
+        case datetime():
+            return microseconds(value)
+        case list() | tuple():
+            return _json(value)
+        case _:
+            return value
 
 
 SQLITE = Sqlite()

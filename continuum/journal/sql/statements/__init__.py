@@ -6,6 +6,7 @@ altogether it has two. `Book` holds them rendered for one dialect and schema.
     {runs} {events} {inbox} {tasks} {owners} {snapshots} {instances} …   table names
     {now}   {later:seconds}                                             the database's time
     {among:ids uuid}                                                    = one of the values of the list :ids
+    {within:SELECT id FROM ok}                                          = one of what a query gives, asked once
     {rows:w(of_run uuid, token bigint)}                                 a table w made of the rows in the parameter w
     {lock:r}                                                            row locks, passing over locked rows
 """

@@ -4,8 +4,9 @@ On PostgreSQL all of it is ONE statement. `held` moves the runs whose fence hold
 those that do not exist; everything else is inserted or deleted only for runs that are `ok`. Who is not returned was
 refused, alone: its neighbours do not notice. Rows are in run-id order, the order in which rows are locked.
 
-`ok` is asked by hashed subplan, never by join (see `dialects.postgres`). A run stands at most once in a batch: twice, it
-would be moved once and get the events of both.
+`ok` is asked by hashed subplan, never by join, and rows of tasks and inbox are found by their key as one of an array,
+never by a join with it (see `dialects.postgres`). A run stands at most once in a batch: twice, it would be moved once
+and get the events of both.
 
 A commit without a state leaves state, wake_at and lease as they are, to the value: then no indexed column changes, and
 the update stays HOT.
@@ -16,6 +17,8 @@ Wherever a row is found by its key, the owner in the fence is compared as COALES
 answers: statistics taken while nothing was leased promise that the index on lease_owner finds nothing, and a batch of
 500 would look through the 500 runs of its owner for each of its 500 commits (5,500 commits/s instead of 44,000).
 """
+
+# ruff: noqa: S608  templates are put together from constants; every value is bound
 
 from continuum.journal.sql.statements.book import Statement
 from continuum.journal.sql.statements.runs import ENDED
@@ -79,19 +82,24 @@ scheduled AS (
     FROM {{rows:t(run_id uuid, generation integer, command_id integer, event_seq bigint, activity text, queue text,
                  priority integer, options bytea, max_attempts integer, owner text)}}
     WHERE (t.run_id IN (SELECT id FROM ok)) IS TRUE),
+done AS MATERIALIZED (
+    SELECT * FROM {{rows:d(run_id uuid, generation integer, command_id integer)}}
+    WHERE (d.run_id IN (SELECT id FROM ok)) IS TRUE),
 resolved AS (
     DELETE FROM {{tasks}} AS k
-    USING {{rows:d(run_id uuid, generation integer, command_id integer)}}
-    WHERE k.run_id = d.run_id AND k.generation = d.generation AND k.command_id = d.command_id
-      AND (d.run_id IN (SELECT id FROM ok)) IS TRUE),
+    WHERE k.run_id = ANY(ARRAY(SELECT done.run_id FROM done))
+      AND ((k.run_id, k.generation, k.command_id) IN (SELECT * FROM done)) IS TRUE),
 consumed AS MATERIALIZED (
     SELECT * FROM {{rows:g(run_id uuid, id uuid, tombstone boolean)}}
     WHERE (g.run_id IN (SELECT id FROM ok)) IS TRUE),
 taken AS (
-    DELETE FROM {{inbox}} AS m USING consumed AS g WHERE m.id = g.id AND m.run_id = g.run_id AND NOT g.tombstone),
+    DELETE FROM {{inbox}} AS m
+    WHERE m.id = ANY(ARRAY(SELECT g.id FROM consumed AS g WHERE NOT g.tombstone))
+      AND ((m.run_id, m.id) IN (SELECT g.run_id, g.id FROM consumed AS g)) IS TRUE),
 entombed AS (
     UPDATE {{inbox}} AS m SET read_at = {{now}}, payload = NULL
-    FROM consumed AS g WHERE m.id = g.id AND m.run_id = g.run_id AND g.tombstone AND m.read_at IS NULL),
+    WHERE m.id = ANY(ARRAY(SELECT g.id FROM consumed AS g WHERE g.tombstone)) AND m.read_at IS NULL
+      AND ((m.run_id, m.id) IN (SELECT g.run_id, g.id FROM consumed AS g)) IS TRUE),
 dropped AS (
     DELETE FROM {{tasks}} AS k WHERE k.run_id = ANY(ARRAY(SELECT id FROM ended))),
 cleared AS (

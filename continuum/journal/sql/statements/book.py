@@ -78,6 +78,7 @@ class Book:
             "now": self.dialect.now,
             "later": _Word(self.dialect.later),
             "among": _Word(self.dialect.among),
+            "within": _Word(self.dialect.within),
             "lock": _Word(self.dialect.lock),
             "rows": _Word(table_of),
         }

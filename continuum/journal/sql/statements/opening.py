@@ -18,9 +18,7 @@ HAS_TABLES = Statement(
     sqlite="SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name) AS ready",
 )
 
-REVISION = Statement(
-    "opening.revision", "Ask for the schema's revision.", "SELECT version_num FROM {alembic_version}"
-)
+REVISION = Statement("opening.revision", "Ask for the schema's revision.", "SELECT version_num FROM {alembic_version}")
 
 CLAIM_TABLES = Statement(
     "opening.claim_tables",

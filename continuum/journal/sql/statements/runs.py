@@ -1,5 +1,7 @@
 """Claiming, loading and listing runs."""
 
+# ruff: noqa: S608  templates are put together from constants; every value is bound
+
 from continuum.journal.sql.statements.book import Statement
 
 ACTIVE = "('pending', 'running', 'suspended', 'blocked')"
@@ -55,10 +57,10 @@ candidates AS MATERIALIZED (
 # What the arms saw is looked at again on the locked row: a run that was leased meanwhile is no longer ours to take.
 _LOCKED = f"""chosen AS MATERIALIZED (
     SELECT r.id FROM {{runs}} AS r
-    WHERE r.id IN (SELECT id FROM candidates) AND r.lease_owner IS NULL AND r.state IN {ACTIVE}
+    WHERE r.id {{within:SELECT c.id FROM candidates AS c}} AND r.lease_owner IS NULL AND r.state IN {ACTIVE}
     ORDER BY r.id LIMIT :n {{lock:r}})"""
 _LEASE = """UPDATE {runs} SET lease_owner = :owner, lease_token = lease_token + 1, state = 'running', reason = NULL
-    WHERE id IN (SELECT id FROM chosen) AND EXISTS (SELECT 1 FROM {owners} AS o WHERE o.owner = :owner)
+    WHERE id {within:SELECT c.id FROM chosen AS c} AND EXISTS (SELECT 1 FROM {owners} AS o WHERE o.owner = :owner)
     RETURNING CAST(id AS text) AS run_id, lease_token, generation, last_seq"""
 
 
@@ -102,14 +104,16 @@ UPCOMING = Statement(
     "List unleased runs that become due within the horizon, soonest first.",
     f"""
 SELECT CAST(r.id AS text) AS run_id, r.wake_at FROM {{runs}} AS r
-WHERE r.lease_owner IS NULL AND r.state IN {WAITING} AND r.wake_at <= {{later::horizon}}
+WHERE r.lease_owner IS NULL AND r.state IN {WAITING} AND r.wake_at <= (SELECT {{later::horizon}})
 ORDER BY r.wake_at, r.id LIMIT :n
 """,
 )
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
-BY_ID = Statement("runs.by_id", "Read rows by id.", f"SELECT {COLUMNS} FROM {{runs}} AS r WHERE r.id {{among:ids uuid}}")
+BY_ID = Statement(
+    "runs.by_id", "Read rows by id.", f"SELECT {COLUMNS} FROM {{runs}} AS r WHERE r.id {{among:ids uuid}}"
+)
 
 BY_KEY = Statement(
     "runs.by_key",
@@ -123,7 +127,7 @@ LIST = Statement(
     "Read a page of rows, newest first.",
     f"""
 SELECT {COLUMNS} FROM {{runs}} AS r
-WHERE (CAST(:before_at AS timestamptz) IS NULL OR (r.created_at, r.id) < (:before_at, CAST(:before_id AS uuid)))
+WHERE (r.created_at, r.id) < (:before_at, :before_id)
   AND (CAST(:workflow AS text) IS NULL OR r.workflow = :workflow)
   AND (CAST(:state AS text) IS NULL OR r.state = :state)
   AND (CAST(:namespace AS text) IS NULL OR r.namespace = :namespace)
@@ -133,7 +137,7 @@ ORDER BY r.created_at DESC, r.id DESC LIMIT :n
     # Containment of nested values is judged in Python (reading.py); SQLite narrows down to those that have the names.
     sqlite=f"""
 SELECT {COLUMNS} FROM {{runs}} AS r
-WHERE (:before_at IS NULL OR (r.created_at, r.id) < (:before_at, :before_id))
+WHERE (r.created_at, r.id) < (:before_at, :before_id)
   AND (:workflow IS NULL OR r.workflow = :workflow)
   AND (:state IS NULL OR r.state = :state)
   AND (:namespace IS NULL OR r.namespace = :namespace)

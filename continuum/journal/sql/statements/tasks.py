@@ -1,18 +1,23 @@
 """Activity tasks: claiming, tending, retrying. Ending one posts a message and stands in `inbox`."""
 
+# ruff: noqa: S608  templates are put together from constants; every value is bound
+
 from continuum.journal.sql.statements.book import Statement
 from continuum.journal.sql.statements.runs import ACTIVE
 
 _KEY = "run_id, generation, command_id"
 _RETURN_KEY = "CAST(run_id AS text) AS run_id, generation, command_id"
 _ATTEMPTS = "{rows:w(of_run uuid, of_generation integer, of_command integer, owner text, of_attempt integer)}"
-_IS_THEIRS = """run_id = w.of_run AND generation = w.of_generation AND command_id = w.of_command
+# The list of runs says nothing new. It keeps a plan that was made while the table was empty from going through all of it
+# for each row of `w` once it is not.
+_IS_THEIRS = """run_id {among:ids uuid}
+  AND run_id = w.of_run AND generation = w.of_generation AND command_id = w.of_command
   AND COALESCE(lease_owner, '') = w.owner AND attempt = w.of_attempt"""
 
 _LEASE = f"""UPDATE {{tasks}} SET lease_owner = :owner
-    WHERE ({_KEY}) IN (SELECT {_KEY} FROM chosen) AND lease_owner IS NULL
-      AND EXISTS (SELECT 1 FROM {{owners}} AS o WHERE o.owner = :owner)
-      AND EXISTS (SELECT 1 FROM {{runs}} AS r WHERE r.id = run_id AND r.state IN {ACTIVE})
+    WHERE run_id {{within:SELECT c.run_id FROM chosen AS c}} AND (({_KEY}) IN (SELECT * FROM chosen)) IS TRUE
+      AND COALESCE(lease_owner, '') = '' AND EXISTS (SELECT 1 FROM {{owners}} AS o WHERE o.owner = :owner)
+      AND (EXISTS (SELECT 1 FROM {{runs}} AS r WHERE r.id = run_id AND r.state IN {ACTIVE})) IS TRUE
     RETURNING {_RETURN_KEY}, attempt"""
 
 # The queues that have something free are found by skipping from one to the next in the index; each then gives its most
@@ -33,7 +38,7 @@ urgent AS MATERIALIZED (
     SELECT p.*, q.queue IS NOT NULL AS is_named FROM waiting AS w LEFT JOIN named AS q ON q.queue = w.queue
     CROSS JOIN LATERAL (
         SELECT t.run_id, t.generation, t.command_id, t.priority, t.available_at FROM {{tasks}} AS t
-        WHERE t.lease_owner IS NULL AND t.queue = w.queue AND t.available_at <= {{now}}
+        WHERE t.lease_owner IS NULL AND t.queue = w.queue AND t.available_at <= (SELECT {{now}})
           AND t.activity {{among:activities text}}
         ORDER BY t.priority DESC, t.available_at LIMIT COALESCE(q.slots, :default_slots) {{lock:t}}) AS p),
 ranked AS MATERIALIZED (
@@ -48,7 +53,7 @@ ranked AS MATERIALIZED (
     SELECT t.run_id, t.generation, t.command_id, q.slots,
            row_number() OVER (PARTITION BY q.queue ORDER BY t.priority DESC, t.available_at) AS place
     FROM {{tasks}} AS t LEFT JOIN named AS q ON q.queue = t.queue
-    WHERE t.lease_owner IS NULL AND t.available_at <= {{now}} AND t.activity {{among:activities text}}),
+    WHERE t.lease_owner IS NULL AND t.available_at <= (SELECT {{now}}) AND t.activity {{among:activities text}}),
 chosen AS MATERIALIZED (SELECT {_KEY} FROM ranked WHERE place <= COALESCE(slots, :default_slots))
 {_LEASE}
 """,
@@ -57,14 +62,14 @@ chosen AS MATERIALIZED (SELECT {_KEY} FROM ranked WHERE place <= COALESCE(slots,
 DETAILS = Statement(
     "tasks.details",
     "Read what attempts need, the most urgent first.",
-    f"""
+    """
 SELECT CAST(t.run_id AS text) AS run_id, t.generation, t.command_id, t.attempt, r.workflow, r.namespace, t.activity,
        e.payload, t.options, e.key, t.details
-FROM {{rows:w(of_run uuid, of_generation integer, of_command integer)}}
-JOIN {{tasks}} AS t ON t.run_id = w.of_run AND t.generation = w.of_generation AND t.command_id = w.of_command
-JOIN {{runs}} AS r ON r.id = t.run_id
-LEFT JOIN {{events}} AS e ON e.run_id = t.run_id AND e.generation = t.generation AND e.seq = t.event_seq
-WHERE COALESCE(t.lease_owner, '') = :owner
+FROM {rows:w(of_run uuid, of_generation integer, of_command integer)}
+JOIN {tasks} AS t ON t.run_id = w.of_run AND t.generation = w.of_generation AND t.command_id = w.of_command
+JOIN {runs} AS r ON r.id = t.run_id
+LEFT JOIN {events} AS e ON e.run_id = t.run_id AND e.generation = t.generation AND e.seq = t.event_seq
+WHERE COALESCE(t.lease_owner, '') = :owner AND t.run_id {among:ids uuid}
 ORDER BY t.priority DESC, t.available_at
 """,
 )
@@ -91,8 +96,8 @@ FROM {{rows:w(of_run uuid, of_generation integer, of_command integer, owner text
 WHERE {_IS_THEIRS}
 RETURNING {_RETURN_KEY}, attempt, lease_owner
 """,
-    sqlite=f"""
-UPDATE {{tasks}} SET details = COALESCE(:details, details), heartbeat_at = {{now}}
+    sqlite="""
+UPDATE {tasks} SET details = COALESCE(:details, details), heartbeat_at = {now}
 WHERE run_id = :run_id AND generation = :generation AND command_id = :command_id
   AND COALESCE(lease_owner, '') = :owner AND attempt = :attempt
 """,

@@ -1,0 +1,84 @@
+"""The commands and their options; each hands over to the module that does the work."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+import continuum
+from continuum.cli import migrating
+from continuum.cli.demo import command as demonstration
+from continuum.errors import ContinuumError
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+
+app = typer.Typer(
+    name="continuum",
+    help="Durable execution for FastAPI and SQLAlchemy.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def run() -> None:
+    """Run the command that the arguments name, and exit."""
+    try:
+        app()
+    except ContinuumError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"continuum: {error.message}", markup=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _print_version(is_wanted: bool) -> None:  # noqa: FBT001  # typer's signature
+    if is_wanted:
+        print(f"continuum {continuum.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Durable execution for FastAPI and SQLAlchemy."""
+
+
+@app.command()
+def demo(
+    *,
+    postgres: Annotated[
+        bool, typer.Option("--postgres", help="On a PostgreSQL server of its own instead of a SQLite file.")
+    ] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="End after the verification; else, on a terminal, one node stays up.")
+    ] = False,
+) -> None:
+    """Run twenty orders on two nodes, kill one with SIGKILL, watch the other take over, verify every result."""
+    sys.exit(demonstration.run(postgres=postgres, stays=not once and sys.stdin.isatty() and sys.stdout.isatty()))
+
+
+@app.command()
+def migrate(
+    *,
+    url: Annotated[
+        str | None, typer.Option("--url", help="Which database; default: CONTINUUM_DATABASE_URL.", show_default=False)
+    ] = None,
+    schema: Annotated[
+        str | None, typer.Option("--schema", help="PostgreSQL: the schema of the tables.", show_default=False)
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit 1 if there is something to do.")] = False,
+    sql: Annotated[
+        bool, typer.Option("--sql", help="Change nothing; print the SQL that makes the tables from nothing.")
+    ] = False,
+) -> None:
+    """Create or upgrade Continuum's tables; safe from several processes at once."""
+    sys.exit(migrating.run(url=url, schema=schema, checks=check, prints=sql))

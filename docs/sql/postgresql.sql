@@ -1,0 +1,501 @@
+-- Every statement of the journal on postgresql. Made by `make sql`; parameters are written :name.
+
+-- batches -------------------------------------------------------------------------------------------------------------
+
+-- commit: Write a batch of starts and commits; return the runs that took effect.
+WITH started AS (
+    INSERT INTO continuum_runs (id, workflow, version, namespace, state, generation, last_seq, lease_owner, lease_token, wake_at,
+        attributes, idempotency_key, fingerprint, retention_seconds, trace_context, created_at, ended_at,
+        retention_until)
+    SELECT s.id, s.workflow, s.version, s.namespace, s.state, 1, s.last_seq, s.owner, s.token,
+        CASE WHEN s.token = 0 THEN COALESCE(s.wake_at, clock_timestamp()) ELSE s.wake_at END,
+        CAST(s.attributes AS jsonb), s.key, s.fingerprint, s.retention, s.trace, clock_timestamp(),
+        CASE WHEN s.state IN ('completed', 'failed', 'cancelled') THEN clock_timestamp() END,
+        CASE WHEN s.state IN ('completed', 'failed', 'cancelled') THEN clock_timestamp() + make_interval(secs => s.retention) END
+    FROM unnest(CAST(:s_id AS uuid[]), CAST(:s_workflow AS text[]), CAST(:s_version AS integer[]), CAST(:s_namespace
+            AS text[]), CAST(:s_state AS text[]), CAST(:s_last_seq AS bigint[]), CAST(:s_owner AS text[]),
+            CAST(:s_token AS bigint[]), CAST(:s_wake_at AS timestamptz[]), CAST(:s_attributes AS text[]),
+            CAST(:s_key AS text[]), CAST(:s_fingerprint AS bytea[]), CAST(:s_retention AS double
+            precision[]), CAST(:s_trace AS text[])) AS s(id, workflow, version, namespace, state, last_seq,
+            owner, token, wake_at, attributes, key, fingerprint, retention, trace)
+    ON CONFLICT DO NOTHING RETURNING id),
+held AS (
+    UPDATE continuum_runs SET
+        last_seq = c.new_seq,
+        crashes = CASE WHEN c.new_seq > c.base_seq THEN 0 ELSE crashes END,
+        state = COALESCE(c.new_state, state),
+        wake_at = CASE WHEN c.new_state IS NULL THEN wake_at
+                       WHEN c.backoff IS NOT NULL THEN clock_timestamp() + make_interval(secs => c.backoff)
+                       ELSE c.new_wake_at END,
+        reason = CASE WHEN c.new_state IS NULL THEN reason ELSE c.new_reason END,
+        lease_owner = CASE WHEN c.gives_up THEN NULL ELSE lease_owner END,
+        lease_token = CASE WHEN c.gives_up THEN lease_token + 1 ELSE lease_token END,
+        retention_until = CASE WHEN c.ends THEN clock_timestamp() + make_interval(secs => retention_seconds) ELSE retention_until END,
+        ended_at = CASE WHEN c.ends THEN clock_timestamp() ELSE ended_at END
+    FROM unnest(CAST(:c_of_run AS uuid[]), CAST(:c_owner AS text[]), CAST(:c_token AS bigint[]),
+            CAST(:c_of_generation AS integer[]), CAST(:c_base_seq AS bigint[]), CAST(:c_new_seq AS
+            bigint[]), CAST(:c_new_state AS text[]), CAST(:c_new_wake_at AS timestamptz[]), CAST(:c_backoff
+            AS double precision[]), CAST(:c_new_reason AS text[]), CAST(:c_gives_up AS boolean[]),
+            CAST(:c_ends AS boolean[])) AS c(of_run, owner, token, of_generation, base_seq, new_seq,
+            new_state, new_wake_at, backoff, new_reason, gives_up, ends)
+    WHERE id = c.of_run AND COALESCE(lease_owner, '') = c.owner AND lease_token = c.token AND generation = c.of_generation
+      AND last_seq = c.base_seq AND state IN ('running', 'suspended')
+    RETURNING id, c.ends),
+ok AS (SELECT id FROM started UNION ALL SELECT id FROM held),
+ended AS (SELECT id FROM held WHERE ends),
+written AS (
+    INSERT INTO continuum_events (run_id, generation, seq, token, type, format, command_id, message_id, name, key, payload, at)
+    SELECT * FROM unnest(CAST(:e_run_id AS uuid[]), CAST(:e_generation AS integer[]), CAST(:e_seq AS bigint[]), CAST(:e_token
+            AS bigint[]), CAST(:e_type AS text[]), CAST(:e_format AS smallint[]), CAST(:e_command_id AS
+            integer[]), CAST(:e_message_id AS uuid[]), CAST(:e_name AS text[]), CAST(:e_key AS text[]),
+            CAST(:e_payload AS bytea[]), CAST(:e_at AS timestamptz[])) AS e(run_id, generation, seq, token,
+            type, format, command_id, message_id, name, key, payload, at)
+    WHERE (e.run_id IN (SELECT id FROM ok)) IS TRUE),
+scheduled AS (
+    INSERT INTO continuum_tasks (run_id, generation, command_id, event_seq, activity, queue, priority, options, attempt, max_attempts,
+        available_at, lease_owner)
+    SELECT t.run_id, t.generation, t.command_id, t.event_seq, t.activity, t.queue, t.priority, t.options, 1,
+        t.max_attempts, clock_timestamp(), t.owner
+    FROM unnest(CAST(:t_run_id AS uuid[]), CAST(:t_generation AS integer[]), CAST(:t_command_id AS integer[]),
+            CAST(:t_event_seq AS bigint[]), CAST(:t_activity AS text[]), CAST(:t_queue AS text[]),
+            CAST(:t_priority AS integer[]), CAST(:t_options AS bytea[]), CAST(:t_max_attempts AS integer[]),
+            CAST(:t_owner AS text[])) AS t(run_id, generation, command_id, event_seq, activity, queue,
+            priority, options, max_attempts, owner)
+    WHERE (t.run_id IN (SELECT id FROM ok)) IS TRUE),
+done AS MATERIALIZED (
+    SELECT * FROM unnest(CAST(:d_run_id AS uuid[]), CAST(:d_generation AS integer[]), CAST(:d_command_id AS integer[])) AS
+            d(run_id, generation, command_id)
+    WHERE (d.run_id IN (SELECT id FROM ok)) IS TRUE),
+resolved AS (
+    DELETE FROM continuum_tasks AS k
+    WHERE k.run_id = ANY(ARRAY(SELECT done.run_id FROM done))
+      AND ((k.run_id, k.generation, k.command_id) IN (SELECT * FROM done)) IS TRUE),
+consumed AS MATERIALIZED (
+    SELECT * FROM unnest(CAST(:g_run_id AS uuid[]), CAST(:g_id AS uuid[]), CAST(:g_tombstone AS boolean[])) AS g(run_id, id,
+            tombstone)
+    WHERE (g.run_id IN (SELECT id FROM ok)) IS TRUE),
+taken AS (
+    DELETE FROM continuum_inbox AS m
+    WHERE m.id = ANY(ARRAY(SELECT g.id FROM consumed AS g WHERE NOT g.tombstone))
+      AND ((m.run_id, m.id) IN (SELECT g.run_id, g.id FROM consumed AS g)) IS TRUE),
+entombed AS (
+    UPDATE continuum_inbox AS m SET read_at = clock_timestamp(), payload = NULL
+    WHERE m.id = ANY(ARRAY(SELECT g.id FROM consumed AS g WHERE g.tombstone)) AND m.read_at IS NULL
+      AND ((m.run_id, m.id) IN (SELECT g.run_id, g.id FROM consumed AS g)) IS TRUE),
+dropped AS (
+    DELETE FROM continuum_tasks AS k WHERE k.run_id = ANY(ARRAY(SELECT id FROM ended))),
+cleared AS (
+    DELETE FROM continuum_inbox AS m
+    WHERE m.run_id = ANY(ARRAY(SELECT id FROM ended)) AND m.read_at IS NULL AND m.delivery_id IS NULL),
+kept AS (
+    UPDATE continuum_inbox AS m SET read_at = clock_timestamp(), payload = NULL
+    WHERE m.run_id = ANY(ARRAY(SELECT id FROM ended)) AND m.read_at IS NULL AND m.delivery_id IS NOT NULL)
+SELECT CAST(id AS text) AS run_id FROM ok;
+
+-- inbox ---------------------------------------------------------------------------------------------------------------
+
+-- inbox.of_runs: Read the unread messages of runs, in reading order.
+SELECT CAST(m.id AS text) AS message_id, CAST(m.run_id AS text) AS run_id, m.kind, m.name, m.payload, m.generation,
+       m.command_id, m.delivery_id, m.at, m.format FROM continuum_inbox AS m WHERE m.run_id = ANY(CAST(:ids AS uuid[])) AND m.read_at IS NULL ORDER BY m.n;
+
+-- inbox.of_owner: Read unread messages of an owner's runs, oldest first: no cursor, because commit order is not id order.
+WITH unread AS MATERIALIZED (SELECT m.n, m.run_id FROM continuum_inbox AS m WHERE m.read_at IS NULL),
+theirs AS MATERIALIZED (
+    SELECT u.n, u.run_id FROM unread AS u JOIN continuum_runs AS r ON r.id = u.run_id
+    WHERE COALESCE(r.lease_owner, '') = :owner AND r.state IN ('pending', 'running', 'suspended', 'blocked') ORDER BY u.n LIMIT :limit)
+SELECT CAST(m.id AS text) AS message_id, CAST(m.run_id AS text) AS run_id, m.kind, m.name, m.payload, m.generation,
+       m.command_id, m.delivery_id, m.at, m.format FROM theirs AS t JOIN continuum_inbox AS m ON m.run_id = t.run_id AND m.n = t.n AND m.read_at IS NULL
+ORDER BY m.n;
+
+-- inbox.post: Insert messages into the inboxes of active runs; takes no lock on runs.
+WITH wanted AS MATERIALIZED (SELECT * FROM unnest(CAST(:w_place AS integer[]), CAST(:w_id AS uuid[]), CAST(:w_of_run AS uuid[]), CAST(:w_kind AS
+            text[]), CAST(:w_name AS text[]), CAST(:w_generation AS integer[]), CAST(:w_command_id AS
+            integer[]), CAST(:w_delivery_id AS text[]), CAST(:w_payload AS bytea[]), CAST(:w_format AS
+            smallint[])) AS w(place, id, of_run, kind, name, generation, command_id, delivery_id, payload,
+            format)),
+put AS (
+    INSERT INTO continuum_inbox (id, run_id, kind, name, generation, command_id, delivery_id, payload, format, at)
+    SELECT w.id, w.of_run, w.kind, w.name, w.generation, w.command_id, w.delivery_id, w.payload, w.format, clock_timestamp()
+    FROM wanted AS w JOIN continuum_runs AS r ON r.id = w.of_run AND r.state IN ('pending', 'running', 'suspended', 'blocked')
+    ORDER BY w.place
+    ON CONFLICT DO NOTHING RETURNING id)
+SELECT w.place, CASE WHEN (w.id IN (SELECT id FROM put)) IS TRUE THEN 'posted' ELSE 
+    CASE WHEN (SELECT true FROM continuum_inbox AS m WHERE m.id = w.id LIMIT 1) THEN 'posted'
+         WHEN (SELECT true FROM continuum_inbox AS m
+               WHERE m.run_id = w.of_run AND m.name = w.name AND m.delivery_id = w.delivery_id LIMIT 1) THEN 'duplicate'
+         WHEN r.id IS NULL THEN 'unknown'
+         WHEN r.state NOT IN ('pending', 'running', 'suspended', 'blocked') THEN 'over'
+         WHEN w.kind = 'cancel' AND (
+             SELECT true FROM continuum_inbox AS m
+             WHERE m.run_id = w.of_run AND m.kind = 'cancel' AND m.read_at IS NULL LIMIT 1) THEN 'posted'
+         ELSE 'unseen' END END AS verdict,
+       r.lease_owner, o.advertise_url
+FROM wanted AS w LEFT JOIN continuum_runs AS r ON r.id = w.of_run LEFT JOIN continuum_owners AS o ON o.owner = r.lease_owner;
+
+-- inbox.insert: Insert a message.
+INSERT INTO continuum_inbox (id, run_id, kind, name, generation, command_id, delivery_id, payload, format, at)
+VALUES (:id, :run_id, :kind, :name, :generation, :command_id, :delivery_id, :payload, :format, clock_timestamp());
+
+-- tasks.finish: End tasks and post their results to their runs, fenced by task owner and attempt and an active run.
+WITH wanted AS MATERIALIZED (
+    SELECT * FROM unnest(CAST(:w_of_run AS uuid[]), CAST(:w_of_generation AS integer[]), CAST(:w_of_command AS integer[]),
+            CAST(:w_owner AS text[]), CAST(:w_of_attempt AS integer[]), CAST(:w_id AS uuid[]), CAST(:w_kind
+            AS text[]), CAST(:w_name AS text[]), CAST(:w_generation AS integer[]), CAST(:w_command_id AS
+            integer[]), CAST(:w_delivery_id AS text[]), CAST(:w_payload AS bytea[]), CAST(:w_format AS
+            smallint[])) AS w(of_run, of_generation, of_command, owner, of_attempt, id, kind, name,
+            generation, command_id, delivery_id, payload, format)),
+ended AS (
+    DELETE FROM continuum_tasks
+    WHERE run_id = ANY(ARRAY(SELECT w.of_run FROM wanted AS w))
+      AND ((run_id, generation, command_id, COALESCE(lease_owner, ''), attempt) IN (
+          SELECT w.of_run, w.of_generation, w.of_command, w.owner, w.of_attempt FROM wanted AS w)) IS TRUE
+      AND (EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = run_id AND r.generation = continuum_tasks.generation
+                   AND r.state IN ('pending', 'running', 'suspended', 'blocked'))) IS TRUE
+    RETURNING run_id, generation, command_id),
+put AS (
+    INSERT INTO continuum_inbox (id, run_id, kind, name, generation, command_id, delivery_id, payload, format, at)
+    SELECT w.id, w.of_run, w.kind, w.name, w.generation, w.command_id, w.delivery_id, w.payload, w.format, clock_timestamp()
+    FROM wanted AS w
+    WHERE ((w.of_run, w.of_generation, w.of_command) IN (SELECT * FROM ended)) IS TRUE)
+SELECT CAST(e.run_id AS text) AS run_id, e.generation, e.command_id, r.lease_owner, o.advertise_url
+FROM ended AS e JOIN continuum_runs AS r ON r.id = e.run_id LEFT JOIN continuum_owners AS o ON o.owner = r.lease_owner;
+
+-- inbox.forget_late: Delete messages that came after the end of their run; with a delivery id they stay until it is pruned.
+WITH late AS MATERIALIZED (
+    SELECT m.id FROM continuum_inbox AS m
+    WHERE m.read_at IS NULL AND m.delivery_id IS NULL
+      AND NOT EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = m.run_id AND r.state IN ('pending', 'running', 'suspended', 'blocked'))
+    LIMIT 10000 FOR NO KEY UPDATE OF m SKIP LOCKED)
+DELETE FROM continuum_inbox WHERE id = ANY(ARRAY(SELECT l.id FROM late AS l));
+
+-- opening -------------------------------------------------------------------------------------------------------------
+
+-- now: Ask for the database's time.
+SELECT clock_timestamp() AS now;
+
+-- opening.server: Ask for the server's version and the schema in which unqualified tables are looked up.
+SELECT CAST(current_setting('server_version_num') AS integer) AS version, current_schema() AS schema;
+
+-- opening.has_tables: Ask whether the tables were ever created.
+SELECT to_regclass(:name) IS NOT NULL AS ready;
+
+-- opening.revision: Ask for the schema's revision.
+SELECT version_num FROM continuum_alembic_version;
+
+-- opening.claim_tables: Let the tables belong to an instance, if they belong to nobody.
+INSERT INTO continuum_instances (name, created_at) VALUES (:name, clock_timestamp()) ON CONFLICT DO NOTHING;
+
+-- opening.instance: Ask which instance the tables belong to.
+SELECT name FROM continuum_instances;
+
+-- notices.notify: Tell whoever listens.
+SELECT pg_notify(:channel, p.payload) FROM unnest(CAST(:payloads AS text[])) AS p(payload);
+
+-- owners --------------------------------------------------------------------------------------------------------------
+
+-- owners.register: Insert an owner row, before any lease in its name.
+INSERT INTO continuum_owners (owner, instance, node, advertise_url, booted_at, expires_at)
+VALUES (:owner, :instance, :node, :advertise_url, clock_timestamp(), clock_timestamp() + make_interval(secs => :ttl))
+RETURNING booted_at AS now;
+
+-- owners.renew: Extend an owner row; late is fine while it exists.
+UPDATE continuum_owners SET expires_at = clock_timestamp() + make_interval(secs => :ttl) WHERE owner = :owner
+RETURNING clock_timestamp() AS now;
+
+-- owners.retire: Give an owner row up.
+DELETE FROM continuum_owners WHERE owner = :owner;
+
+-- owners.declare_dead: Delete the owners who did not renew in time; their leases are left to the sweep.
+DELETE FROM continuum_owners WHERE expires_at < clock_timestamp() RETURNING owner;
+
+-- owners.list: List the owners that have a row.
+SELECT owner, instance, node, advertise_url FROM continuum_owners ORDER BY booted_at, owner;
+
+-- runs ----------------------------------------------------------------------------------------------------------------
+
+-- runs.claim: Lease unleased runs that have evidence, to an owner whose row exists.
+WITH mine AS MATERIALIZED (SELECT m.workflow, m.version FROM unnest(CAST(:m_workflow AS text[]), CAST(:m_version AS integer[])) AS m(workflow, version)),
+moment AS MATERIALIZED (SELECT clock_timestamp() AS now),
+candidates AS MATERIALIZED (
+    SELECT id FROM (
+        SELECT r.id FROM continuum_runs AS r
+        WHERE r.lease_owner IS NULL AND r.state = 'running' AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE
+        LIMIT :n) AS interrupted
+    UNION
+    SELECT id FROM (
+        SELECT r.id FROM continuum_runs AS r
+        WHERE r.lease_owner IS NULL AND r.state IN ('pending', 'suspended', 'blocked') AND r.wake_at <= (SELECT now FROM moment) AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE
+        ORDER BY r.wake_at LIMIT :n) AS due
+    UNION
+    SELECT id FROM (
+        SELECT DISTINCT m.run_id AS id FROM continuum_inbox AS m JOIN continuum_runs AS r ON r.id = m.run_id
+        WHERE m.read_at IS NULL AND r.lease_owner IS NULL
+          AND ((r.state = 'suspended' AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE) OR (r.state IN ('pending', 'running', 'suspended', 'blocked') AND m.kind = 'cancel'))
+        LIMIT :n) AS written),
+chosen AS MATERIALIZED (
+    SELECT r.id FROM continuum_runs AS r
+    WHERE r.id = ANY(ARRAY(SELECT c.id FROM candidates AS c)) AND r.lease_owner IS NULL AND r.state IN ('pending', 'running', 'suspended', 'blocked')
+    ORDER BY r.id LIMIT :n FOR NO KEY UPDATE OF r SKIP LOCKED),
+claimed AS (
+    UPDATE continuum_runs SET lease_owner = :owner, lease_token = lease_token + 1, state = 'running', reason = NULL
+    WHERE id = ANY(ARRAY(SELECT c.id FROM chosen AS c)) AND EXISTS (SELECT 1 FROM continuum_owners AS o WHERE o.owner = :owner)
+    RETURNING CAST(id AS text) AS run_id, lease_token, generation, last_seq)
+SELECT moment.now, claimed.* FROM moment LEFT JOIN claimed ON true ORDER BY claimed.run_id;
+
+-- runs.claim_chosen: Lease those of the given runs that have evidence.
+WITH mine AS MATERIALIZED (SELECT m.workflow, m.version FROM unnest(CAST(:m_workflow AS text[]), CAST(:m_version AS integer[])) AS m(workflow, version)),
+moment AS MATERIALIZED (SELECT clock_timestamp() AS now),
+candidates AS MATERIALIZED (
+    SELECT r.id FROM continuum_runs AS r
+    WHERE r.id = ANY(CAST(:ids AS uuid[])) AND r.lease_owner IS NULL AND (
+        (r.state = 'running' AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE)
+        OR (r.state IN ('pending', 'suspended', 'blocked') AND r.wake_at <= (SELECT now FROM moment) AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE)
+        OR EXISTS (
+            SELECT 1 FROM continuum_inbox AS m WHERE m.run_id = r.id AND m.read_at IS NULL
+            AND ((r.state = 'suspended' AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE) OR (r.state IN ('pending', 'running', 'suspended', 'blocked') AND m.kind = 'cancel'))))),
+chosen AS MATERIALIZED (
+    SELECT r.id FROM continuum_runs AS r
+    WHERE r.id = ANY(ARRAY(SELECT c.id FROM candidates AS c)) AND r.lease_owner IS NULL AND r.state IN ('pending', 'running', 'suspended', 'blocked')
+    ORDER BY r.id LIMIT :n FOR NO KEY UPDATE OF r SKIP LOCKED),
+claimed AS (
+    UPDATE continuum_runs SET lease_owner = :owner, lease_token = lease_token + 1, state = 'running', reason = NULL
+    WHERE id = ANY(ARRAY(SELECT c.id FROM chosen AS c)) AND EXISTS (SELECT 1 FROM continuum_owners AS o WHERE o.owner = :owner)
+    RETURNING CAST(id AS text) AS run_id, lease_token, generation, last_seq)
+SELECT moment.now, claimed.* FROM moment LEFT JOIN claimed ON true ORDER BY claimed.run_id;
+
+-- runs.release: Give a lease back if it is still this one; with a state, set that too.
+UPDATE continuum_runs SET lease_owner = NULL, lease_token = lease_token + 1,
+    state = COALESCE(CAST(:state AS text), state),
+    wake_at = CASE WHEN CAST(:state AS text) IS NULL THEN wake_at
+                   WHEN CAST(:backoff AS double precision) IS NULL THEN NULL
+                   ELSE clock_timestamp() + make_interval(secs => CAST(:backoff AS double precision)) END,
+    reason = CASE WHEN CAST(:state AS text) IS NULL THEN reason ELSE :reason END
+WHERE id = :run_id AND COALESCE(lease_owner, '') = :owner AND lease_token = :token AND state IN ('pending', 'running', 'suspended', 'blocked')
+RETURNING CAST(id AS text) AS run_id;
+
+-- runs.held: List the active runs leased to an owner.
+SELECT CAST(r.id AS text) AS run_id, r.lease_token FROM continuum_runs AS r WHERE r.lease_owner = :owner AND r.state IN ('pending', 'running', 'suspended', 'blocked');
+
+-- runs.upcoming: List unleased runs that become due within the horizon, soonest first.
+SELECT CAST(r.id AS text) AS run_id, r.wake_at FROM continuum_runs AS r
+WHERE r.lease_owner IS NULL AND r.state IN ('pending', 'suspended', 'blocked') AND r.wake_at <= (SELECT clock_timestamp() + make_interval(secs => :horizon))
+ORDER BY r.wake_at, r.id LIMIT :n;
+
+-- runs.by_id: Read rows by id.
+SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
+       r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM continuum_runs AS r WHERE r.id = ANY(CAST(:ids AS uuid[]));
+
+-- runs.by_key: Read the row that a start key made.
+SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
+       r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM continuum_runs AS r WHERE r.namespace = :namespace AND r.workflow = :workflow AND r.idempotency_key = :key;
+
+-- runs.list: Read a page of rows, newest first.
+SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
+       r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM continuum_runs AS r
+WHERE (r.created_at, r.id) < (:before_at, :before_id)
+  AND (CAST(:workflow AS text) IS NULL OR r.workflow = :workflow)
+  AND (CAST(:state AS text) IS NULL OR r.state = :state)
+  AND (CAST(:namespace AS text) IS NULL OR r.namespace = :namespace)
+  AND (CAST(:attributes AS text) IS NULL OR r.attributes @> CAST(CAST(:attributes AS text) AS jsonb))
+ORDER BY r.created_at DESC, r.id DESC LIMIT :n;
+
+-- runs.endings: Read how those of the runs that have ended, or are blocked, stand.
+SELECT CAST(r.id AS text) AS run_id, r.state, e.payload, r.reason FROM continuum_runs AS r
+LEFT JOIN continuum_events AS e ON e.run_id = r.id AND e.generation = r.generation AND e.seq = r.last_seq
+    AND e.type IN ('completed', 'failed')
+WHERE r.id = ANY(CAST(:ids AS uuid[])) AND (r.state = 'blocked' OR r.state IN ('completed', 'failed', 'cancelled'));
+
+-- events.history: Read a generation's events, by default the present one's.
+SELECT e.seq, e.type, e.at, e.command_id, CAST(e.message_id AS text) AS message_id, e.name, e.payload, e.key,
+       e.format FROM continuum_runs AS r
+JOIN continuum_events AS e ON e.run_id = r.id AND e.generation = COALESCE(CAST(:generation AS integer), r.generation)
+WHERE r.id = :run_id ORDER BY e.seq;
+
+-- events.of_runs: Read pieces of several histories.
+SELECT CAST(e.run_id AS text) AS run_id, e.seq, e.type, e.at, e.command_id, CAST(e.message_id AS text) AS message_id, e.name, e.payload, e.key,
+       e.format
+FROM unnest(CAST(:w_of_run AS uuid[]), CAST(:w_of_generation AS integer[]), CAST(:w_after_seq AS bigint[]),
+            CAST(:w_upto_seq AS bigint[])) AS w(of_run, of_generation, after_seq, upto_seq)
+JOIN continuum_events AS e ON e.run_id = w.of_run AND e.generation = w.of_generation
+    AND e.seq > w.after_seq AND e.seq <= w.upto_seq
+ORDER BY e.run_id, e.seq;
+
+-- events.at: Read one event with the token of its writer.
+SELECT e.token, e.seq, e.type, e.at, e.command_id, CAST(e.message_id AS text) AS message_id, e.name, e.payload, e.key,
+       e.format FROM continuum_events AS e
+WHERE e.run_id = :run_id AND e.generation = :generation AND e.seq = :seq;
+
+-- snapshots.of_runs: Read the snapshots of the present generations of runs.
+SELECT CAST(s.run_id AS text) AS run_id, s.seq, s.format, s.blob FROM continuum_runs AS r
+JOIN continuum_snapshots AS s ON s.run_id = r.id AND s.generation = r.generation
+WHERE r.id = ANY(CAST(:ids AS uuid[]));
+
+-- sweeps --------------------------------------------------------------------------------------------------------------
+
+-- sweep.missing_owners: Find who holds runs or tasks without having an owner row.
+WITH RECURSIVE 
+of_runs(owner) AS (
+    SELECT min(lease_owner) FROM continuum_runs WHERE lease_owner IS NOT NULL
+    UNION ALL
+    SELECT (SELECT min(lease_owner) FROM continuum_runs WHERE lease_owner > h.owner)
+    FROM of_runs AS h WHERE h.owner IS NOT NULL),
+
+of_tasks(owner) AS (
+    SELECT min(lease_owner) FROM continuum_tasks WHERE lease_owner IS NOT NULL
+    UNION ALL
+    SELECT (SELECT min(lease_owner) FROM continuum_tasks WHERE lease_owner > h.owner)
+    FROM of_tasks AS h WHERE h.owner IS NOT NULL),
+holders AS (SELECT owner FROM of_runs UNION SELECT owner FROM of_tasks)
+SELECT h.owner FROM holders AS h
+WHERE h.owner IS NOT NULL AND NOT EXISTS (SELECT 1 FROM continuum_owners AS o WHERE o.owner = h.owner);
+
+-- sweep.runs: Free runs of dead owners under a new token; one that was running for the last time it may is blocked.
+WITH lost AS MATERIALIZED (
+    SELECT r.id FROM continuum_runs AS r WHERE r.lease_owner = ANY(CAST(:dead AS text[])) AND r.state IN ('pending', 'running', 'suspended', 'blocked')
+    LIMIT 1000 FOR NO KEY UPDATE OF r SKIP LOCKED)
+UPDATE continuum_runs SET lease_owner = NULL, lease_token = lease_token + 1,
+    crashes = crashes + CASE WHEN state = 'running' THEN 1 ELSE 0 END,
+    state = CASE WHEN state = 'running' AND crashes + 1 >= :crashes_max THEN 'blocked' ELSE state END,
+    wake_at = CASE WHEN state = 'running' AND crashes + 1 >= :crashes_max THEN clock_timestamp() + make_interval(secs => :backoff) ELSE wake_at END,
+    reason = CASE WHEN state = 'running' AND crashes + 1 >= :crashes_max
+                  THEN 'its process died ' || CAST(crashes + 1 AS text) || ' times without a commit'
+                  ELSE reason END
+WHERE id = ANY(ARRAY(SELECT l.id FROM lost AS l))
+RETURNING CAST(id AS text) AS run_id, state, crashes;
+
+-- sweep.unwanted_tasks: Delete tasks of runs that are over, missing or in another generation.
+WITH unwanted AS MATERIALIZED (
+    SELECT t.run_id, t.generation, t.command_id FROM continuum_tasks AS t
+    WHERE NOT EXISTS (
+        SELECT 1 FROM continuum_runs AS r
+        WHERE r.id = t.run_id AND r.generation = t.generation AND r.state IN ('pending', 'running', 'suspended', 'blocked'))
+    LIMIT 10000 FOR NO KEY UPDATE OF t SKIP LOCKED)
+DELETE FROM continuum_tasks
+WHERE run_id = ANY(ARRAY(SELECT u.run_id FROM unwanted AS u))
+  AND ((run_id, generation, command_id) IN (SELECT * FROM unwanted)) IS TRUE;
+
+-- sweep.lost_tasks: Lock tasks of dead owners.
+SELECT CAST(t.run_id AS text) AS run_id, t.generation, t.command_id, t.lease_owner, t.attempt, t.max_attempts,
+       t.activity
+FROM continuum_tasks AS t WHERE t.lease_owner = ANY(CAST(:dead AS text[])) LIMIT 1000 FOR NO KEY UPDATE OF t SKIP LOCKED;
+
+-- sweep.delete_tasks: Delete tasks that were locked before.
+DELETE FROM continuum_tasks WHERE run_id = ANY(CAST(:ids AS uuid[])) AND ((run_id, generation, command_id) IN (
+    SELECT w.of_run, w.of_generation, w.of_command
+    FROM unnest(CAST(:w_of_run AS uuid[]), CAST(:w_of_generation AS integer[]), CAST(:w_of_command AS integer[])) AS
+            w(of_run, of_generation, of_command))) IS TRUE;
+
+-- snapshots.save: Store a compacted prefix of a history, unless a newer one is there.
+INSERT INTO continuum_snapshots (run_id, generation, seq, format, blob)
+SELECT r.id, :generation, :seq, :format, :blob FROM continuum_runs AS r WHERE r.id = :run_id
+ON CONFLICT (run_id, generation) DO UPDATE
+    SET seq = excluded.seq, format = excluded.format, blob = excluded.blob
+    WHERE continuum_snapshots.seq <= excluded.seq
+RETURNING seq;
+
+-- prune.over: Lock ended runs whose retention has passed.
+SELECT CAST(r.id AS text) AS run_id FROM continuum_runs AS r
+WHERE r.retention_until < (SELECT clock_timestamp()) AND r.state IN ('completed', 'failed', 'cancelled')
+ORDER BY r.retention_until LIMIT :limit FOR NO KEY UPDATE OF r SKIP LOCKED;
+
+-- prune.events: Delete the rows of pruned runs in events.
+DELETE FROM continuum_events WHERE run_id = ANY(CAST(:ids AS uuid[]));
+
+-- prune.inbox.read_at: Delete the rows of pruned runs in inbox.
+DELETE FROM continuum_inbox WHERE run_id = ANY(CAST(:ids AS uuid[])) AND read_at IS NULL;
+
+-- prune.inbox.delivery_id: Delete the rows of pruned runs in inbox.
+DELETE FROM continuum_inbox WHERE run_id = ANY(CAST(:ids AS uuid[])) AND delivery_id IS NOT NULL;
+
+-- prune.tasks: Delete the rows of pruned runs in tasks.
+DELETE FROM continuum_tasks WHERE run_id = ANY(CAST(:ids AS uuid[]));
+
+-- prune.snapshots: Delete the rows of pruned runs in snapshots.
+DELETE FROM continuum_snapshots WHERE run_id = ANY(CAST(:ids AS uuid[]));
+
+-- prune.runs: Delete the rows of pruned runs in runs.
+DELETE FROM continuum_runs WHERE id = ANY(CAST(:ids AS uuid[]));
+
+-- tasks ---------------------------------------------------------------------------------------------------------------
+
+-- tasks.claim: Lease due tasks, the most urgent first: so many of each named queue, so many of all the others together.
+WITH RECURSIVE named AS MATERIALIZED (SELECT * FROM unnest(CAST(:q_queue AS text[]), CAST(:q_slots AS integer[])) AS q(queue, slots)),
+waiting(queue) AS (
+    (SELECT t.queue FROM continuum_tasks AS t WHERE t.lease_owner IS NULL ORDER BY t.queue LIMIT 1)
+    UNION ALL
+    SELECT (SELECT t.queue FROM continuum_tasks AS t WHERE t.lease_owner IS NULL AND t.queue > w.queue
+            ORDER BY t.queue LIMIT 1)
+    FROM waiting AS w WHERE w.queue IS NOT NULL),
+urgent AS MATERIALIZED (
+    SELECT p.*, q.queue IS NOT NULL AS is_named FROM waiting AS w LEFT JOIN named AS q ON q.queue = w.queue
+    CROSS JOIN LATERAL (
+        SELECT t.run_id, t.generation, t.command_id, t.priority, t.available_at FROM continuum_tasks AS t
+        WHERE t.lease_owner IS NULL AND t.queue = w.queue AND t.available_at <= (SELECT clock_timestamp())
+          AND t.activity = ANY(CAST(:activities AS text[]))
+        ORDER BY t.priority DESC, t.available_at LIMIT COALESCE(q.slots, :default_slots) FOR NO KEY UPDATE OF t SKIP LOCKED) AS p),
+ranked AS MATERIALIZED (
+    SELECT u.*, row_number() OVER (PARTITION BY u.is_named ORDER BY u.priority DESC, u.available_at) AS place
+    FROM urgent AS u),
+chosen AS MATERIALIZED (SELECT run_id, generation, command_id FROM ranked WHERE is_named OR place <= :default_slots)
+UPDATE continuum_tasks SET lease_owner = :owner
+    WHERE run_id = ANY(ARRAY(SELECT c.run_id FROM chosen AS c)) AND ((run_id, generation, command_id) IN (SELECT * FROM chosen)) IS TRUE
+      AND COALESCE(lease_owner, '') = '' AND EXISTS (SELECT 1 FROM continuum_owners AS o WHERE o.owner = :owner)
+      AND (EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = run_id AND r.state IN ('pending', 'running', 'suspended', 'blocked'))) IS TRUE
+    RETURNING CAST(run_id AS text) AS run_id, generation, command_id, attempt;
+
+-- tasks.details: Read what attempts need, the most urgent first.
+SELECT CAST(t.run_id AS text) AS run_id, t.generation, t.command_id, t.attempt, r.workflow, r.namespace, t.activity,
+       e.payload, t.options, e.key, t.details
+FROM unnest(CAST(:w_of_run AS uuid[]), CAST(:w_of_generation AS integer[]), CAST(:w_of_command AS integer[])) AS
+            w(of_run, of_generation, of_command)
+JOIN continuum_tasks AS t ON t.run_id = w.of_run AND t.generation = w.of_generation AND t.command_id = w.of_command
+JOIN continuum_runs AS r ON r.id = t.run_id
+LEFT JOIN continuum_events AS e ON e.run_id = t.run_id AND e.generation = t.generation AND e.seq = t.event_seq
+WHERE COALESCE(t.lease_owner, '') = :owner AND t.run_id = ANY(CAST(:ids AS uuid[]))
+ORDER BY t.priority DESC, t.available_at;
+
+-- tasks.held: List the tasks leased to an owner.
+SELECT CAST(run_id AS text) AS run_id, generation, command_id, attempt FROM continuum_tasks WHERE lease_owner = :owner ORDER BY run_id, generation, command_id;
+
+-- tasks.theirs: Tell which attempts may still write.
+SELECT CAST(run_id AS text) AS run_id, generation, command_id, attempt, lease_owner FROM unnest(CAST(:w_of_run AS uuid[]), CAST(:w_of_generation AS integer[]), CAST(:w_of_command AS integer[]),
+            CAST(:w_owner AS text[]), CAST(:w_of_attempt AS integer[])) AS w(of_run, of_generation,
+            of_command, owner, of_attempt) JOIN continuum_tasks ON run_id = ANY(CAST(:ids AS uuid[]))
+  AND run_id = w.of_run AND generation = w.of_generation AND command_id = w.of_command
+  AND COALESCE(lease_owner, '') = w.owner AND attempt = w.of_attempt;
+
+-- tasks.heartbeat: Store what running attempts want to remember; those that are not returned have lost their task.
+UPDATE continuum_tasks SET details = COALESCE(w.details_now, details), heartbeat_at = clock_timestamp()
+FROM unnest(CAST(:w_of_run AS uuid[]), CAST(:w_of_generation AS integer[]), CAST(:w_of_command AS integer[]),
+            CAST(:w_owner AS text[]), CAST(:w_of_attempt AS integer[]), CAST(:w_details_now AS bytea[])) AS
+            w(of_run, of_generation, of_command, owner, of_attempt, details_now)
+WHERE run_id = ANY(CAST(:ids AS uuid[]))
+  AND run_id = w.of_run AND generation = w.of_generation AND command_id = w.of_command
+  AND COALESCE(lease_owner, '') = w.owner AND attempt = w.of_attempt
+RETURNING CAST(run_id AS text) AS run_id, generation, command_id, attempt, lease_owner;
+
+-- tasks.next: Ask when the first free task of these activities becomes available.
+SELECT t.available_at FROM continuum_tasks AS t
+WHERE t.lease_owner IS NULL AND t.activity = ANY(CAST(:activities AS text[]))
+  AND EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = t.run_id AND r.state IN ('pending', 'running', 'suspended', 'blocked'))
+ORDER BY t.available_at LIMIT 1;
+
+-- tasks.retry: Consume an attempt and free the task, due again later.
+UPDATE continuum_tasks SET lease_owner = NULL, attempt = attempt + 1, available_at = clock_timestamp() + make_interval(secs => w.delay)
+FROM unnest(CAST(:w_of_run AS uuid[]), CAST(:w_of_generation AS integer[]), CAST(:w_of_command AS integer[]),
+            CAST(:w_owner AS text[]), CAST(:w_of_attempt AS integer[]), CAST(:w_delay AS double
+            precision[])) AS w(of_run, of_generation, of_command, owner, of_attempt, delay)
+WHERE run_id = ANY(CAST(:ids AS uuid[]))
+  AND run_id = w.of_run AND generation = w.of_generation AND command_id = w.of_command
+  AND COALESCE(lease_owner, '') = w.owner AND attempt = w.of_attempt
+RETURNING CAST(run_id AS text) AS run_id, generation, command_id;
+
+-- tasks.free: Free tasks whose attempts never began; none is consumed.
+UPDATE continuum_tasks SET lease_owner = NULL FROM unnest(CAST(:w_of_run AS uuid[]), CAST(:w_of_generation AS integer[]), CAST(:w_of_command AS integer[]),
+            CAST(:w_owner AS text[]), CAST(:w_of_attempt AS integer[])) AS w(of_run, of_generation,
+            of_command, owner, of_attempt) WHERE run_id = ANY(CAST(:ids AS uuid[]))
+  AND run_id = w.of_run AND generation = w.of_generation AND command_id = w.of_command
+  AND COALESCE(lease_owner, '') = w.owner AND attempt = w.of_attempt RETURNING CAST(run_id AS text) AS run_id, generation, command_id;

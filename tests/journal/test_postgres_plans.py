@@ -1,0 +1,263 @@
+"""What the hot statements look at on a database with 200,000 parked runs: a few pages, whatever the statistics say.
+
+Plans are made as the journal makes them (generic, with its settings) in the three conditions that have gone wrong
+somewhere: tables that nobody has analyzed, tables analyzed while nothing was leased, and a plan made while the tables
+were empty. Counted are the pages that a statement touches, which a busy machine does not change.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import asyncpg
+import pytest
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from continuum.ids import uuid7
+from continuum.journal.sql import SqlJournal
+from continuum.journal.sql.dialects.postgres import POSTGRES
+from continuum.journal.sql.lines import Line
+from continuum.journal.sql.rows import message_columns
+from continuum.journal.sql.sheets import commit_cells, event_cells
+from continuum.journal.sql.statements import batches, inbox, runs, sweeps, tasks
+from continuum.journal.sql.statements.book import Book, Statement
+from tests.journal.backends import INSTANCE
+from tests.journal.builders import MINE, OTHER, OWNER, TTL, Lease, a_commit, a_signal, an_owner, answered
+from tests.journal.sql import migrate_url
+from tests.support.postgres import connect, fresh_database
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+PARKED = 200_000
+LEASED = 2_000
+CLAIMABLE = 26
+LEASES = [Lease(f"00000000-0000-7000-8000-{number:012x}") for number in range(1, LEASED + 1)]
+
+SEED = f"""
+INSERT INTO continuum_runs (id, workflow, version, namespace, state, generation, last_seq, lease_token, wake_at, created_at)
+SELECT ('00000000-0000-7000-9000-' || lpad(to_hex(g), 12, '0'))::uuid, '{MINE[0][0]}', 1, 'default', 'suspended', 1, 1,
+       1, now() + interval '1 day', now() - g * interval '1 second'
+FROM generate_series(1, {PARKED}) AS g;
+INSERT INTO continuum_inbox (id, run_id, kind, name, format, at)
+SELECT gen_random_uuid(), ('00000000-0000-7000-9000-' || lpad(to_hex(g), 12, '0'))::uuid, 'signal', 's', 1, now()
+FROM generate_series(1, 20) AS g;
+UPDATE continuum_runs SET wake_at = now() - interval '1 s' WHERE id IN (
+    SELECT ('00000000-0000-7000-9000-' || lpad(to_hex(g), 12, '0'))::uuid FROM generate_series(101, 106) AS g);
+"""
+LEASE = f"""
+INSERT INTO continuum_runs (id, workflow, version, namespace, state, generation, last_seq, lease_owner, lease_token, created_at)
+SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(g), 12, '0'))::uuid, '{MINE[0][0]}', 1, 'default', 'running', 1, 1,
+       '{OWNER}', 1, now()
+FROM generate_series(1, {LEASED}) AS g;
+INSERT INTO continuum_tasks (run_id, generation, command_id, event_seq, activity, queue, priority, options, attempt,
+                             max_attempts, available_at, lease_owner)
+SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(g), 12, '0'))::uuid, 1, 1, 2, 'a', 'default', 0, '', 1, 3, now(),
+       CASE WHEN g % 2 = 0 THEN '{OWNER}' END
+FROM generate_series(1, {LEASED}) AS g;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A statement, its parameters, and how many pages of shared buffers it may touch."""
+
+    statement: Statement
+    pages_max: int
+    values: dict[str, object]
+
+
+def cases() -> list[Case]:
+    """Return the hot statements. A lookup by key touches about 4 pages, a changed row about 15 with its indexes."""
+    commits = [a_commit(lease, answered()) for lease in LEASES[:100]]
+    nothing: dict[str, object] = {name: [] for name in "secdtg"}
+    fences = [(lease.run_id, 1, 1, OWNER, 1) for lease in LEASES[1:100:2]]
+    keys = [fence[:3] for fence in fences]
+    ids = [fence[0] for fence in fences]
+    signals = [(place, *message_columns(a_signal(lease.run_id)).values()) for place, lease in enumerate(LEASES[:50])]
+    finished = []
+    for run_id, *attempt in fences:
+        columns = message_columns(a_signal(run_id))
+        del columns["run_id"]
+        finished.append((run_id, *attempt, *columns.values()))
+    claim: dict[str, object] = {"owner": OTHER, "m": list(MINE), "n": 100}
+    return [
+        Case(batches.COMMIT, 60, nothing | {"c": [commit_cells(commits[0])], "e": event_cells(commits[:1])}),
+        Case(
+            batches.COMMIT, 2_500, nothing | {"c": [*map(commit_cells, commits)], "e": event_cells(commits), "d": keys}
+        ),
+        Case(runs.CLAIM, 1_500, claim),
+        Case(runs.CLAIM_CHOSEN, 300, claim | {"ids": [f"00000000-0000-7000-9000-{n:012x}" for n in range(1, 5)]}),
+        Case(
+            runs.RELEASE,
+            60,
+            {"run_id": ids[0], "owner": OWNER, "token": 1, "state": None, "backoff": None, "reason": None},
+        ),
+        Case(runs.UPCOMING, 60, {"horizon": 5.0, "n": 100}),
+        Case(runs.LIST, 300, _page(limit=50)),
+        Case(runs.ENDINGS, 400, {"ids": ids}),
+        Case(inbox.UNREAD_OF_OWNER, 200, {"owner": OWNER, "limit": 100}),
+        Case(inbox.POST, 1_500, {"w": signals}),
+        Case(inbox.FINISH, 2_000, {"w": finished}),
+        Case(tasks.CLAIM, 1_500, {"owner": OTHER, "activities": ["a"], "q": [], "default_slots": 50}),
+        Case(tasks.RETRY, 2_000, {"w": [(*fence, 1.0) for fence in fences], "ids": ids}),
+        Case(tasks.NEXT, 60, {"activities": ["a"]}),
+        Case(sweeps.MISSING_OWNERS, 60, {}),
+        Case(sweeps.RUNS, 60, {"dead": ["node-8/continuum/boot-8/1"], "crashes_max": 5, "backoff": 1.0}),
+        Case(sweeps.LOST_TASKS, 60, {"dead": ["node-8/continuum/boot-8/1"]}),
+        Case(sweeps.OVER, 60, {"limit": 100}),
+    ]
+
+
+def _page(*, limit: int) -> dict[str, object]:
+    anything = dict.fromkeys(("workflow", "state", "namespace", "attributes"))
+    return {**anything, "before_at": "9999-01-01", "before_id": uuid7(), "n": limit}
+
+
+def name_of(case: Case) -> str:
+    return f"{case.statement.name}-{case.pages_max}"
+
+
+# --- three databases --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["never analyzed", "analyzed before anything was leased", "planned when empty"])
+def seeded(request: pytest.FixtureRequest, postgres_url: str) -> Iterator[tuple[asyncio.Runner, Line]]:
+    """A line of the journal's to a seeded database."""
+    with asyncio.Runner() as runner:
+        database = fresh_database(postgres_url)
+        url = runner.run(database.__aenter__())
+        line = runner.run(seed(url, request.param))
+        yield runner, line
+        runner.run(line.close())
+        runner.run(database.__aexit__(None, None, None))
+
+
+async def seed(url: str, condition: str) -> Line:
+    await migrate_url(url)
+    engine = create_async_engine(url)
+    journal = SqlJournal(engine)
+    await journal.open(INSTANCE)
+    for owner in (OWNER, OTHER):
+        await journal.register(an_owner(owner), ttl_seconds=TTL)
+    await journal.close()
+    raw = await connect(url)
+    for table in ("runs", "events", "inbox", "tasks"):
+        await raw.execute(f"ALTER TABLE continuum_{table} SET (autovacuum_enabled = off)")
+    line = Line(engine, Book(POSTGRES), lock_timeout_seconds=1.0, answer_timeout_seconds=60.0)
+    driver = await line.driver()
+    if condition == "planned when empty":
+        await raw.execute("ANALYZE continuum_runs, continuum_inbox, continuum_tasks, continuum_events")
+        await prepare(driver)
+        await executed(driver)
+    else:
+        await prepare(driver)
+    await raw.execute(SEED)
+    if condition.startswith("analyzed"):
+        await raw.execute("ANALYZE continuum_runs, continuum_inbox, continuum_tasks, continuum_events")
+    await raw.execute(LEASE)
+    await raw.close()
+    if condition == "planned when empty":
+        await driver.execute("DISCARD PLANS")  # what a line does by itself every so often
+    return line
+
+
+async def prepare(driver: Connection) -> None:
+    for number, case in enumerate(cases()):
+        await driver.execute(f"PREPARE case_{number} AS {sql_of(case.statement)}")
+
+
+async def executed(driver: Connection) -> None:
+    for number, case in enumerate(cases()):
+        async with rolled_back(driver):
+            await driver.execute(f"EXECUTE case_{number}{arguments(case)}")
+
+
+class rolled_back:  # noqa: N801  reads as a verb
+    def __init__(self, driver: Connection) -> None:
+        self._driver = driver
+
+    async def __aenter__(self) -> None:
+        await self._driver.execute("BEGIN")
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._driver.execute("ROLLBACK")
+
+
+BOOK = Book(POSTGRES)
+DIALECT = postgresql.asyncpg.dialect()  # type: ignore[no-untyped-call]
+
+
+def sql_of(statement: Statement) -> str:
+    return str(BOOK[statement].clause.compile(dialect=DIALECT))
+
+
+def arguments(case: Case) -> str:
+    """Return the parameters of EXECUTE, in the order in which the driver would send them."""
+    rendered = BOOK[case.statement]
+    compiled = rendered.clause.compile(dialect=DIALECT)
+    values = POSTGRES.values(case.values, rendered.rows)
+    literals = [literal(values[name]) for name in compiled.positiontup or ()]
+    return f"({', '.join(literals)})" if literals else ""
+
+
+def literal(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, list | tuple):
+        return quoted("{" + ",".join("NULL" if cell is None else element(cell) for cell in value) + "}")
+    return quoted(scalar(value))
+
+
+def scalar(value: Any) -> str:
+    return "\\x" + value.hex() if isinstance(value, bytes) else str(value)
+
+
+def element(value: Any) -> str:
+    return '"' + scalar(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def quoted(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+# --- the guards -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", range(len(cases())), ids=[name_of(case) for case in cases()])
+def test_a_hot_statement_touches_few_pages(seeded: tuple[asyncio.Runner, Line], number: int) -> None:
+    runner, line = seeded
+    plan = runner.run(explained(line, number))
+    case, pages = cases()[number], plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"]
+    print(f"{case.statement.name}: {pages} pages")
+    assert pages <= case.pages_max, json.dumps(plan, indent=1)
+    assert not re.search(r'"Node Type": "(Seq Scan|Hash Join|Merge Join)"', json.dumps(plan)), json.dumps(
+        plan, indent=1
+    )
+
+
+async def explained(line: Line, number: int) -> Any:
+    driver = await line.driver()
+    case = cases()[number]
+    async with rolled_back(driver):
+        explain = "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON)"
+        (plan,) = await driver.fetchval(
+            f"{explain} EXECUTE case_{number}{arguments(case)}"
+        )  # SQLAlchemy's codec: a list
+        return plan
+
+
+def test_a_claim_finds_what_there_is(seeded: tuple[asyncio.Runner, Line]) -> None:
+    runner, line = seeded
+
+    async def claim() -> list[Any]:
+        driver = await line.driver()
+        async with rolled_back(driver):
+            number = next(place for place, case in enumerate(cases()) if case.statement is runs.CLAIM)
+            found: list[Any] = await driver.fetch(f"EXECUTE case_{number}{arguments(cases()[number])}")
+            return found
+
+    assert len(runner.run(claim())) == CLAIMABLE

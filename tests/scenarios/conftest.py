@@ -1,0 +1,81 @@
+"""Stories are told on every journal: `-k memory`, `-k sqlite`, `-k postgres` choose."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from continuum.composition.instance import Instance
+from continuum.journal.sql import migrate
+from tests.support.hosting import Place, instance_of
+from tests.support.postgres import execute, fresh_database
+
+
+async def _migrate(url: str) -> None:
+    engine = create_async_engine(url)
+    try:
+        await migrate(engine)
+    finally:
+        await engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file, to be copied."""
+    path = tmp_path_factory.mktemp("scenarios") / "template.db"
+    asyncio.run(_migrate(f"sqlite+aiosqlite:///{path}"))
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_scenarios(postgres_url: str) -> Iterator[str]:
+    """The URL of a migrated database, emptied before each test: quicker than a new one each."""
+    with asyncio.Runner() as runner:
+        database = fresh_database(postgres_url)
+        url = runner.run(database.__aenter__())
+        runner.run(_migrate(url))
+        yield url
+        runner.run(database.__aexit__(None, None, None))
+
+
+EMPTY = "TRUNCATE " + ", ".join(
+    f"continuum_{table}" for table in ("runs", "events", "inbox", "tasks", "owners", "snapshots", "instances")
+)
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str | None:
+    """The URL of a migrated database; None: in memory."""
+    if request.param == "memory":
+        return None
+    if request.param == "postgres":
+        return str(request.getfixturevalue("postgres_scenarios"))
+    shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "app.db")
+    return f"sqlite+aiosqlite:///{tmp_path / 'app.db'}"
+
+
+@pytest.fixture
+async def place(database: str | None) -> AsyncIterator[Place]:
+    """An empty database of each kind."""
+    if database is None:
+        yield Place("memory", None)
+        return
+    if database.startswith("postgresql"):
+        await execute(database, EMPTY)
+    engine = create_async_engine(database)
+    try:
+        yield Place(engine.dialect.name, engine)
+    finally:
+        await engine.dispose()
+
+
+@pytest.fixture
+async def app(place: Place) -> AsyncIterator[Instance]:
+    """A running instance named "app", with everything on."""
+    children = place.children()
+    async with children:
+        yield instance_of(children)
+    children.forget()

@@ -1,0 +1,189 @@
+"""Looks at the tables after every step that may change them, and says what must never be so.
+
+It keeps a picture of what it saw last. Rows are frozen and replaced, so what has changed is found by identity. The rules
+are the invariants of the protocol (I1 to I6) and what follows from them; they know nothing of how they are kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from continuum.journal.memory import MemoryStore
+from continuum.journal.memory.store import StoredEvent
+from continuum.model.events import ENDINGS, EventType
+from continuum.model.messages import MessageKind
+from continuum.model.runs import RunRow
+from continuum.model.states import RunState
+from continuum.model.tasks import TaskKey
+from continuum.model.writes import Commit, Landed
+
+COMPLETIONS = frozenset({EventType.ACTIVITY_COMPLETED, EventType.ACTIVITY_FAILED, EventType.TIMER_FIRED})
+COMMANDED = frozenset({EventType.ACTIVITY_SCHEDULED, EventType.TIMER_STARTED})
+
+
+class Checker:
+    """Watches one store; `violations` is what it found, `violated` is called with the first."""
+
+    def __init__(self, store: MemoryStore, violated: Callable[[str], None]) -> None:
+        self.violations: list[str] = []
+        self._store = store
+        self._violated = violated
+        self._rows: dict[str, RunRow] = {}
+        self._lengths: dict[tuple[str, int], int] = {}
+        self._owners: dict[tuple[str, int], str] = {}  # (run, token) → who had it
+        self._messages: dict[str, set[str]] = {}
+        self._completed: dict[str, set[int]] = {}
+        self._commanded: dict[str, set[int]] = {}
+        self._heard: dict[str, dict[str, int]] = {}  # run → payload of a signal → how often in its history
+        self._attempts: dict[TaskKey, int] = {}
+        self._promised: dict[str, list[str]] = {}  # run → payloads of signals that were answered `delivered`
+        self._recorded: dict[str, None] = {}  # runs whose cancel was answered `requested`
+
+    def violate(self, message: str) -> None:
+        """Take note of what must not be."""
+        self.violations.append(message)
+        if len(self.violations) == 1:
+            self._violated(message)
+
+    def expect(self, claim: bool, message: str) -> None:
+        """Take note if it is not so."""
+        if not claim:
+            self.violate(message)
+
+    # --- what clients were told ---------------------------------------------------------------------------------------
+
+    def promise(self, run_id: str, payload: str) -> None:
+        """Hold the system to a signal that it called delivered."""
+        self._promised.setdefault(run_id, []).append(payload)
+        self._keep(run_id)
+
+    def record(self, run_id: str) -> None:
+        """Hold the system to a cancel that it called requested."""
+        self._recorded[run_id] = None
+        self._keep(run_id)
+
+    def _keep(self, run_id: str) -> None:
+        row = self._store.runs.get(run_id)
+        if row is None:
+            self.violate(f"run {run_id} was acknowledged and is gone")
+            return
+        if row.state.has_ended:
+            return
+        unread = self._store.unread(run_id)
+        waiting = {str(json.loads(stored.message.payload or b"null")) for stored in unread}
+        for payload in self._promised.get(run_id, ()):
+            is_kept = payload in waiting or payload in self._heard.get(run_id, {})
+            self.expect(is_kept, f"signal {payload} to {run_id} was delivered, and is neither read nor unread (I4)")
+        if run_id in self._recorded:
+            is_kept = any(stored.message.kind is MessageKind.CANCEL for stored in unread)
+            self.expect(is_kept, f"the cancel of {run_id} was recorded, and is gone")
+
+    # --- after every step ---------------------------------------------------------------------------------------------
+
+    def look(self, step: str, arguments: tuple[Any, ...], answer: Any) -> None:
+        """Compare the tables with what they were before a step."""
+        if step == "write":
+            self._look_at_commits(arguments[-1], answer)
+        for run_id, row in self._store.runs.items():
+            old = self._rows.get(run_id)
+            if row is not old:
+                self._look_at_row(row, old)
+                self._look_at_events(row, old)
+                self._rows[run_id] = row
+                self._keep_all(run_id)
+        for rows in self._store.tasks.values():
+            for task in rows.values():
+                known = self._attempts.get(task.key, 1)
+                self.expect(task.attempt >= known, f"the attempt of {task.key} went back from {known}")
+                limit = task.options.retry.max_attempts
+                self.expect(task.attempt <= limit, f"attempt {task.attempt} of {task.key}, at most {limit} are allowed")
+                self._attempts[task.key] = task.attempt
+
+    def _keep_all(self, run_id: str) -> None:
+        if run_id in self._promised or run_id in self._recorded:
+            self._keep(run_id)
+
+    def _look_at_commits(self, batch: Any, verdicts: Any) -> None:
+        for write, verdict in zip(batch, verdicts, strict=True):
+            if isinstance(write, Commit) and isinstance(verdict, Landed):
+                old = self._rows[write.run_id]
+                fence = (old.lease_owner, old.lease_token, old.generation, old.last_seq)
+                theirs = (write.owner, write.token, write.generation, write.base_seq)
+                self.expect(fence == theirs, f"a commit of {theirs} to {write.run_id} landed, the lease was {fence}")
+
+    def _look_at_row(self, row: RunRow, old: RunRow | None) -> None:
+        run_id = row.run_id
+        if row.lease_owner is not None:
+            owner = self._owners.setdefault((run_id, row.lease_token), row.lease_owner)
+            self.expect(
+                owner == row.lease_owner,
+                f"token {row.lease_token} of {run_id} belongs to {owner} and {row.lease_owner} (I1)",
+            )
+            self.expect(not row.state.has_ended, f"{run_id} has ended and is leased")
+        if old is None:
+            return
+        self.expect(row.lease_token >= old.lease_token, f"the token of {run_id} shrank (I1)")
+        if row.lease_owner != old.lease_owner:
+            self.expect(row.lease_token > old.lease_token, f"the lease of {run_id} moved under one token")
+        self.expect(not old.state.has_ended, f"{run_id} was written after its end")
+        self.expect(
+            row.state is not RunState.PENDING or old.state is RunState.PENDING, f"{run_id} is pending once more"
+        )
+
+    def _look_at_events(self, row: RunRow, old: RunRow | None) -> None:
+        key = (row.run_id, row.generation)
+        history = self._store.events.get(key, [])
+        known = self._lengths.get(key, 0)
+        self.expect(row.last_seq == len(history), f"{row.run_id} has {len(history)} events, not {row.last_seq} (I2)")
+        token = old.lease_token if old is not None else row.lease_token
+        for position, stored in enumerate(history[known:], start=known):
+            self._look_at_event(row, stored, position, history)
+            self.expect(
+                old is None or stored.token == token,
+                f"event {stored.event.seq} of {row.run_id} has token {stored.token}, the lease had {token} (I1)",
+            )
+        self._lengths[key] = len(history)
+
+    def _look_at_event(self, row: RunRow, stored: StoredEvent, position: int, history: list[StoredEvent]) -> None:
+        run_id, event = row.run_id, stored.event
+        where = f"event {event.seq} ({event.type.value}) of {run_id}"
+        self.expect(event.seq == position + 1, f"{where} stands at {position + 1}")
+        if position:
+            last = history[position - 1]
+            self.expect(last.token <= stored.token, f"{where}: its token shrank (I1)")
+            self.expect(last.event.type not in ENDINGS, f"{where} follows the end")
+        if event.message_id is not None:
+            known = self._messages.setdefault(run_id, set())
+            self.expect(event.message_id not in known, f"{where}: message {event.message_id} was read twice (I3)")
+            known.add(event.message_id)
+        if event.type is EventType.SIGNAL_RECEIVED:
+            heard, payload = self._heard.setdefault(run_id, {}), str(json.loads(event.payload or b"null"))
+            heard[payload] = heard.get(payload, 0) + 1
+            self.expect(heard[payload] == 1, f"{where}: signal {payload} was consumed twice")
+        if event.type in COMMANDED and event.command_id is not None:
+            commanded = self._commanded.setdefault(run_id, set())
+            self.expect(event.command_id not in commanded, f"{where}: command {event.command_id} was asked for twice")
+            commanded.add(event.command_id)
+        if event.type in COMPLETIONS and event.command_id is not None:
+            completed = self._completed.setdefault(run_id, set())
+            self.expect(event.command_id not in completed, f"{where}: command {event.command_id} was answered twice (I3)")
+            self.expect(event.command_id in self._commanded.get(run_id, ()), f"{where} answers what nobody asked")
+            completed.add(event.command_id)
+
+    # --- when all is quiet --------------------------------------------------------------------------------------------
+
+    def look_at_the_end(self) -> None:
+        """Check what holds once every run has ended."""
+        store = self._store
+        for row in store.runs.values():
+            self.expect(row.state.has_ended, f"{row.run_id} has not ended: {row}")
+            self.expect(row.lease_owner is None, f"{row.run_id} is leased to {row.lease_owner} at the end (I6)")
+        self.expect(not store.tasks, f"tasks are left: {list(store.tasks.values())[:3]}")
+        late = [stored for rows in store.inbox.values() for stored in rows.values() if stored.message.delivery_id is None]
+        self.expect(not late, f"messages are left: {late[:3]}")
+
+    def heard(self, run_id: str) -> Mapping[str, int]:
+        """Return the signals of a run's history."""
+        return self._heard.get(run_id, {})
