@@ -266,11 +266,14 @@ class PayloadCodec(Protocol):
 
 def _adapter(annotation: Any) -> TypeAdapter[Any]:
     try:
-        return TypeAdapter(annotation, config=_CONFIG)
+        try:
+            return TypeAdapter(annotation, config=_CONFIG)
+        except PydanticUserError as error:
+            if error.code != "type-adapter-config-unused":  # models and dataclasses bring their own configuration
+                raise
+            return TypeAdapter(annotation)
     except PydanticUserError as error:
-        if error.code != "type-adapter-config-unused":  # models and dataclasses bring their own configuration
-            raise DefinitionError(f"pydantic cannot handle the annotation {annotation!r}: {error.message}") from error
-    return TypeAdapter(annotation)
+        raise DefinitionError(f"pydantic cannot handle the annotation {annotation!r}: {error.message}") from error
 
 
 def _pointer(location: tuple[int | str, ...]) -> str:

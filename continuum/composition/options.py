@@ -240,6 +240,8 @@ def settings_of(name: str, given: Mapping[str, Any]) -> Settings:
     parts = {part.name: _chosen(part, given.get(part.name, True)) for part in PARTS}
     if values["client_only"]:
         parts = {part: chosen if part == "pubsub" else None for part, chosen in parts.items()}
+    if parts["registry"] is None:  # no run can live here, so nobody needs to own executions
+        parts["run_supervisor"] = None
     return Settings(checked_name(name), values, parts)
 
 

@@ -19,7 +19,6 @@ from continuum.runtime.registry import Registry
 from continuum.runtime.wakes import Wakes
 
 PREFETCH_MAX = 1_000
-SLACK_SECONDS = 0.0005  # a timer of the operating system may come a little early; the turn would not be due yet
 
 
 class TimerWheel(Loop):
@@ -85,7 +84,7 @@ class TimerWheel(Loop):
                 return
             self._timer.cancel()
         self._timer_at = first
-        delay = min(max(self._node.seconds_until(first) + SLACK_SECONDS, 0.0), 86_400.0)
+        delay = min(max(self._node.seconds_until(first), 0.0), 86_400.0)
         self._timer = self._node.clock.call_later(delay, self._fire)
 
     def _fire(self) -> None:

@@ -211,6 +211,34 @@ DELETE FROM continuum_owners WHERE expires_at < clock_timestamp() RETURNING owne
 -- owners.list: List the owners that have a row.
 SELECT owner, instance, node, advertise_url FROM continuum_owners ORDER BY booted_at, owner;
 
+-- pulse ---------------------------------------------------------------------------------------------------------------
+
+-- pulse.evidence: Say whether there are runs to claim, tasks to claim, or leases to sweep, for anybody.
+WITH RECURSIVE 
+of_runs(owner) AS (
+    SELECT min(lease_owner) FROM continuum_runs WHERE lease_owner IS NOT NULL
+    UNION ALL
+    SELECT (SELECT min(lease_owner) FROM continuum_runs WHERE lease_owner > h.owner)
+    FROM of_runs AS h WHERE h.owner IS NOT NULL),
+
+of_tasks(owner) AS (
+    SELECT min(lease_owner) FROM continuum_tasks WHERE lease_owner IS NOT NULL
+    UNION ALL
+    SELECT (SELECT min(lease_owner) FROM continuum_tasks WHERE lease_owner > h.owner)
+    FROM of_tasks AS h WHERE h.owner IS NOT NULL),
+holders AS (SELECT owner FROM of_runs UNION SELECT owner FROM of_tasks)
+SELECT
+    EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.lease_owner IS NULL AND r.state = 'running')
+    OR EXISTS (SELECT 1 FROM continuum_runs AS r
+               WHERE r.lease_owner IS NULL AND r.state IN ('pending', 'suspended', 'blocked') AND r.wake_at <= clock_timestamp())
+    OR EXISTS (SELECT 1 FROM continuum_inbox AS m JOIN continuum_runs AS r ON r.id = m.run_id
+               WHERE m.read_at IS NULL AND r.lease_owner IS NULL
+                 AND (r.state = 'suspended' OR (r.state IN ('pending', 'running', 'suspended', 'blocked') AND m.kind = 'cancel'))) AS runs,
+    EXISTS (SELECT 1 FROM continuum_tasks AS t WHERE t.lease_owner IS NULL AND t.available_at <= clock_timestamp()) AS tasks,
+    EXISTS (SELECT 1 FROM continuum_owners AS o WHERE o.expires_at < clock_timestamp())
+    OR EXISTS (SELECT 1 FROM holders AS h WHERE h.owner IS NOT NULL
+               AND NOT EXISTS (SELECT 1 FROM continuum_owners AS o WHERE o.owner = h.owner)) AS orphans;
+
 -- runs ----------------------------------------------------------------------------------------------------------------
 
 -- runs.claim: Lease unleased runs that have evidence, to an owner whose row exists.

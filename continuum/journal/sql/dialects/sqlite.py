@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from continuum.clock import EPOCH, SystemClock
 from continuum.errors import ConfigurationError, ContinuumError, JournalUnavailable
 from continuum.journal.port import Ambiguous, BadData, Contended
-from continuum.journal.sql.dialects import folded
+from continuum.journal.sql.dialects import Columns, folded
 
 _MICROSECOND = timedelta(microseconds=1)
 _CLOCK = SystemClock()
@@ -60,7 +60,7 @@ class Sqlite:
         """Return SQL for "is one of what a query gives"."""
         return f"IN ({query})"
 
-    def rows(self, alias: str, columns: Sequence[tuple[str, str]]) -> str:
+    def rows(self, alias: str, columns: Columns) -> str:
         """Return SQL for a table made of rows."""
         cells = ", ".join(f"json_extract(value, '$[{n}]') AS {column}" for n, (column, _) in enumerate(columns))
         return folded(f"(SELECT {cells} FROM json_each(:{alias})) AS {alias}")
@@ -73,7 +73,7 @@ class Sqlite:
         """Return a table's name."""
         return name
 
-    def values(self, given: Mapping[str, object], rows: Mapping[str, Sequence[str]]) -> dict[str, object]:
+    def values(self, given: Mapping[str, object], rows: Mapping[str, Columns]) -> dict[str, object]:
         """Turn parameters into what the driver takes."""
         bound = {name: _cell(value) for name, value in given.items() if name not in rows}
         for name in rows:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import TextClause, text
 
-from continuum.journal.sql.dialects import Dialect
+from continuum.journal.sql.dialects import Columns, Dialect
 
 TABLES = ("runs", "events", "inbox", "tasks", "owners", "snapshots", "instances", "alembic_version")
 _ROWS = re.compile(r"(\w+)\((.*)\)", re.DOTALL)
@@ -34,7 +34,7 @@ class Rendered:
 
     name: str
     clause: TextClause
-    rows: Mapping[str, tuple[str, ...]]
+    rows: Mapping[str, Columns]
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ class Book:
         return rendered
 
     def _render(self, statement: Statement) -> Rendered:
-        rows: dict[str, tuple[str, ...]] = {}
+        rows: dict[str, Columns] = {}
 
         def table_of(argument: str) -> str:
             match = _ROWS.fullmatch(argument.strip())
@@ -70,7 +70,7 @@ class Book:
                 raise ValueError(f"{statement.name}: {argument!r} is not alias(column type, …)")
             alias, inner = match.groups()
             columns = [(name, kind) for name, _, kind in (column.strip().partition(" ") for column in inner.split(","))]
-            rows[alias] = tuple(name for name, _ in columns)
+            rows[alias] = columns
             return self.dialect.rows(alias, columns)
 
         words: dict[str, object] = {name: self.dialect.table(f"continuum_{name}", self.schema) for name in TABLES}
