@@ -12,7 +12,7 @@ from asyncio import events as asyncio_events
 from collections.abc import Callable
 from datetime import UTC, date, datetime, tzinfo
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from typing_extensions import TypeForm
 
@@ -143,7 +143,11 @@ def _failed(failure: Failure, run_id: str) -> ContinuumError:
 _UNSTORABLE = f"{DurableValueError.__module__}.{DurableValueError.__qualname__}"
 
 
-async def wait_signal(name: str, type: TypeForm[T] = object, /, *, timeout: Duration | None = None) -> T:  # type: ignore[assignment]
+@overload
+async def wait_signal(name: str, /, *, timeout: Duration | None = ...) -> object: ...
+@overload
+async def wait_signal(name: str, type: TypeForm[T], /, *, timeout: Duration | None = ...) -> T: ...
+async def wait_signal(name: str, type: Any = object, /, *, timeout: Duration | None = None) -> Any:
     """Take the next signal of this name, oldest first; wait for it if there is none.
 
     Args:
@@ -168,4 +172,4 @@ async def wait_signal(name: str, type: TypeForm[T] = object, /, *, timeout: Dura
         except TimeoutError:
             message = f"no signal {name!r} came within {limit:g} s"
             raise SignalTimedOut(message, run_id=machine.info.run_id) from None
-    return codec.decode_signal(shape, name, payload, run_id=machine.info.run_id)  # type: ignore[no-any-return]
+    return codec.decode_signal(shape, name, payload, run_id=machine.info.run_id)

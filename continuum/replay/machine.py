@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import heapq
 import json
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
@@ -29,9 +28,12 @@ from continuum.errors import DurableValueError, NondeterminismError
 from continuum.model.events import COMMANDS, ENDINGS, Answer, Event, EventType
 from continuum.model.failure import Failure, failure_of
 from continuum.model.tasks import TaskOptions
+from continuum.replay.endings import judged, report, same_ending
 from continuum.replay.loop import DurableTimer, NotQuiescent, WorkflowLoop
-from continuum.replay.matching import Command, Drift, call_site, describe, matches, same_input
-from continuum.replay.turns import Body, Completed, Failed, LogLine, Outcome, RunInfo, ScheduledActivity, Stuck, Turn
+from continuum.replay.matching import Command, Drift, call_site, describe, matches
+from continuum.replay.signals import Signals
+from continuum.replay.timers import Timers, moment_of
+from continuum.replay.turns import Body, Completed, LogLine, Outcome, RunInfo, ScheduledActivity, Stuck, Turn
 
 NEVER = datetime.max.replace(tzinfo=UTC)  # a deadline beyond the calendar (`sleep(math.inf)`) is none
 RAISED = "raised"  # the name of a side effect whose payload is a Failure
@@ -44,7 +46,6 @@ class Machine:
         "_body",
         "_commands",
         "_cursor",
-        "_deadlines",
         "_drift",
         "_events",
         "_history",
@@ -59,7 +60,6 @@ class Machine:
         "_signals",
         "_stuck",
         "_timers",
-        "_waits",
         "info",
         "last_seq",
         "now",
@@ -83,10 +83,8 @@ class Machine:
         self._drift: Drift | None = None
         self._stuck: str | None = None
         self._open: dict[int, asyncio.Future[bytes | Failure]] = {}  # activities that are not answered yet
-        self._timers: list[tuple[datetime, int, DurableTimer]] = []  # a heap; cancelled ones are dropped when met
-        self._deadlines: dict[int, DurableTimer] = {}
-        self._signals: list[tuple[str, bytes | None]] = []  # received and not consumed, in order
-        self._waits: list[tuple[str, asyncio.Future[bytes | None]]] = []
+        self._timers = Timers()
+        self._signals = Signals()
         self._random: Random | None = None
         self._events: list[Event] = []
         self._scheduled: dict[int, ScheduledActivity] = {}
@@ -138,7 +136,7 @@ class Machine:
             if self.expects(answer):
                 self._journal(answer, at)
                 self._deliver(answer, at)
-        while not self._is_over and (timer := self._due(at)) is not None:
+        while not self._is_over and (timer := self._timers.due(at)) is not None:
             answer = Answer(EventType.TIMER_FIRED, command_id=timer.command_id)
             self._journal(answer, at)
             self._deliver(answer, at)
@@ -150,7 +148,7 @@ class Machine:
             case EventType.ACTIVITY_COMPLETED | EventType.ACTIVITY_FAILED:
                 return answer.command_id in self._open
             case EventType.TIMER_FIRED:
-                return answer.command_id in self._deadlines
+                return answer.command_id in self._timers
             case EventType.STARTED:
                 return self._main is None
             case _:  # a signal
@@ -159,11 +157,7 @@ class Machine:
     @property
     def deadline(self) -> datetime | None:
         """The earliest open timer."""
-        while self._timers and self._timers[0][1] not in self._deadlines:
-            heapq.heappop(self._timers)
-        if not self._timers or self._timers[0][0] == NEVER:
-            return None
-        return self._timers[0][0]
+        return self._timers.deadline
 
     @property
     def open_activities(self) -> frozenset[int]:
@@ -183,15 +177,14 @@ class Machine:
     @property
     def waits_for(self) -> tuple[str, ...]:
         """The names of the signals that are waited for."""
-        return tuple(name for name, future in self._waits if not future.done())
+        return self._signals.awaited
 
     def close(self) -> None:
         """Give the workflow up: its `finally:` blocks run now, and nothing that they try has an effect."""
         self._loop.shut()
         self._open.clear()
-        self._deadlines.clear()
         self._timers.clear()
-        self._waits.clear()
+        self._signals.clear()
         self._main = None
 
     # --- what workflow code calls, through definitions and context ----------------------------------------------------
@@ -234,27 +227,11 @@ class Machine:
 
     async def signal(self, name: str) -> bytes | None:
         """Take the oldest unconsumed signal of this name, or wait for the next; a cancelled wait consumes nothing."""
-        for index, (received, payload) in enumerate(self._signals):
-            if received == name:
-                del self._signals[index]
-                return payload
-        future: asyncio.Future[bytes | None] = asyncio.Future(loop=self._loop)
-        wait = (name, future)
-        self._waits.append(wait)
-        try:
-            return await future
-        except asyncio.CancelledError:
-            was_served = future.done() and not future.cancelled()  # and cancelled, in the same drive: nobody saw it
-            if was_served and not self._serve(name, future.result()):
-                self._signals.insert(0, (name, future.result()))
-            raise
-        finally:
-            if wait in self._waits:
-                self._waits.remove(wait)
+        return await self._signals.take(name, asyncio.Future(loop=self._loop))
 
     def has_signal(self, name: str) -> bool:
         """Tell whether a signal of this name could be taken without waiting."""
-        return any(received == name for received, _ in self._signals)
+        return self._signals.has(name)
 
     def decode(self, shape: Shape, payload: bytes, what: str) -> Any:
         """Read something journaled; what today's types cannot read blocks the run, it does not fail it."""
@@ -281,18 +258,17 @@ class Machine:
     def timer_started(self, timer: DurableTimer) -> None:
         """Journal a deadline; the journaled one stands on replay."""
         timer.command_id = self.next_command_id()
-        deadline = _moment(timer.when())
+        deadline = moment_of(timer.when())
         event = self._match_or_append(
             Command(EventType.TIMER_STARTED, timer.command_id, payload=json.dumps(deadline.isoformat()).encode())
         )
         if event is not None:
             journaled = datetime.fromisoformat(json.loads(event.payload or b'""'))
-            self._deadlines[timer.command_id] = timer
-            heapq.heappush(self._timers, (journaled, timer.command_id, timer))
+            self._timers.add(timer, journaled)
 
     def timer_cancelled(self, timer: DurableTimer) -> None:
         """Forget a deadline."""
-        self._deadlines.pop(timer.command_id, None)
+        self._timers.cancel(timer.command_id)
 
     def misused(self, error: NondeterminismError) -> None:
         """Block the run, whatever the code does with the error."""
@@ -345,7 +321,7 @@ class Machine:
         except BaseException as error:
             # The run goes on with the error, if its code catches it: so replay must meet it too.
             if not self._body.fails_on(error):
-                self.block(_report(error))
+                self.block(report(error))
                 raise
             failure = failure_of(error)
             if isinstance(error, DurableValueError):
@@ -382,10 +358,9 @@ class Machine:
             case EventType.ACTIVITY_FAILED:
                 self._answer(answer.command_id, Failure.decode(answer.payload or b"{}"))
             case EventType.TIMER_FIRED:
-                self._loop.fire(self._deadlines.pop(answer.command_id or 0))
+                self._loop.fire(self._timers.pop(answer.command_id or 0))
             case _:  # a signal
-                if not self._serve(answer.name or "", answer.payload):
-                    self._signals.append((answer.name or "", answer.payload))
+                self._signals.receive(answer.name or "", answer.payload)
         self._drive()
 
     def _start(self, arguments: bytes) -> None:
@@ -401,19 +376,6 @@ class Machine:
         if not future.done():
             future.set_result(value)
 
-    def _serve(self, name: str, payload: bytes | None) -> bool:
-        """Give a signal to who has waited longest; tell whether anybody waits."""
-        for index, (wanted, future) in enumerate(self._waits):
-            if wanted == name and not future.done():
-                del self._waits[index]
-                future.set_result(payload)
-                return True
-        return False
-
-    def _due(self, at: datetime) -> DurableTimer | None:
-        deadline = self.deadline
-        return self._timers[0][2] if deadline is not None and deadline <= at else None
-
     def _drive(self) -> None:
         if self._main is None:  # its input could not be read
             return
@@ -427,7 +389,7 @@ class Machine:
             self._conclude(self._main)
 
     def _conclude(self, main: asyncio.Task[Any]) -> None:
-        outcome = self._judge(main)
+        outcome = judged(main, self._body)
         if isinstance(outcome, Stuck):
             self.block(outcome.reason)
             return
@@ -438,7 +400,7 @@ class Machine:
         )
         if self._is_replaying:
             expected = self._history[self._cursor]
-            if expected.type is not ending or not self._same_ending(payload, expected):
+            if expected.type is not ending or not same_ending(payload, expected):
                 self._drifted(expected, f"the workflow {ending.value} with {payload[:200]!r}")
                 return
             self._cursor += 1
@@ -450,25 +412,6 @@ class Machine:
             self.last_seq += 1
             self._events.append(Event(self.last_seq, ending, self.now, payload=payload))
         self.outcome = outcome
-
-    def _judge(self, main: asyncio.Task[Any]) -> Outcome:
-        if main.cancelled():
-            return Failed(failure_of(asyncio.CancelledError("the workflow cancelled itself")))
-        error = main.exception()
-        if error is None:
-            try:
-                return Completed(self._body.seal(main.result()))
-            except DurableValueError as unstorable:
-                return Failed(failure_of(unstorable))
-            except Exception as broken:  # noqa: BLE001  # a validator of the user's must not reach whoever drives us
-                return Stuck(_report(broken))
-        return Failed(failure_of(error)) if self._body.fails_on(error) else Stuck(_report(error))
-
-    def _same_ending(self, payload: bytes, expected: Event) -> bool:
-        if expected.type is EventType.FAILED:  # tracebacks name lines, so errors are compared by what they are
-            old, new = Failure.decode(expected.payload or b"{}"), Failure.decode(payload)
-            return (old.type, old.message) == (new.type, new.message)
-        return same_input(payload, expected.payload, None)
 
     def _take_turn(self) -> Turn:
         outcome: Outcome | None = Stuck(self._stuck) if self._stuck is not None else self.outcome
@@ -485,17 +428,3 @@ class Machine:
         self._resolved.clear()
         self._logs.clear()
         return turn
-
-
-def _moment(when: float) -> datetime:
-    """Return the first microsecond not before `when`: a timer fired too early would be asked for again, and again."""
-    try:
-        moment = datetime.fromtimestamp(when, UTC)
-        return moment if moment.timestamp() >= when else moment + timedelta(microseconds=1)
-    except (OverflowError, ValueError):
-        return NEVER
-
-
-def _report(error: BaseException) -> str:
-    failure = failure_of(error)
-    return f"{failure.type}: {failure.message}\n{failure.traceback}"
