@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -12,8 +13,6 @@ import continuum
 from continuum.cli import migrating
 from continuum.cli.demo import command as demonstration
 from continuum.errors import ContinuumError
-
-INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
 app = typer.Typer(
     name="continuum",
@@ -27,13 +26,14 @@ app = typer.Typer(
 
 def run() -> None:
     """Run the command that the arguments name, and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without arrows and lines must not end a demo
     try:
         app()
     except ContinuumError as error:
         Console(stderr=True, soft_wrap=True, highlight=False).print(f"continuum: {error.message}", markup=False)
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
 
 
 def _print_version(is_wanted: bool) -> None:  # noqa: FBT001  # typer's signature

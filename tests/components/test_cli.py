@@ -1,6 +1,8 @@
 """The command line: migrating, its refusals, and the parts of the demo that need no second process."""
 
+import asyncio
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -130,8 +132,6 @@ async def _execute(url: str, sql: str) -> None:
 @pytest.fixture
 def execute(postgres_database: str) -> Callable[[str], None]:
     """Run SQL on the fresh database, for a test that is not a coroutine because the command has a loop of its own."""
-    import asyncio
-
     return lambda sql: asyncio.run(_execute(postgres_database, sql))
 
 
@@ -173,16 +173,33 @@ def test_an_unknown_command_is_wrong_usage(command: Command) -> None:
     assert "No such command" in err
 
 
-@pytest.mark.parametrize(("package", "extra"), [("typer", "cli"), ("rich", "cli"), ("aiosqlite", "sqlite")])
-def test_a_missing_package_is_answered_with_what_installs_it(package: str, extra: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("package", "arguments", "extra"),
+    [
+        ("typer", ["--version"], "cli"),
+        ("rich", ["--version"], "cli"),
+        ("aiosqlite", ["migrate", "--url", "sqlite+aiosqlite:///app.db"], "sqlite"),
+        ("aiosqlite", ["demo", "--once"], "sqlite"),
+        ("asyncpg", ["migrate", "--url", "postgresql+asyncpg://h/d"], "postgres"),
+    ],
+)
+def test_a_missing_package_is_answered_with_what_installs_it(
+    package: str, arguments: list[str], extra: str, tmp_path: Path
+) -> None:
     hidden = f"import sys; sys.modules[{package!r}] = None\nfrom continuum.cli import main\nmain()"
-    arguments = ["migrate", "--url", f"sqlite+aiosqlite:///{tmp_path / 'app.db'}"]
     done = subprocess.run(
-        [sys.executable, "-c", hidden, *arguments], check=False, cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", hidden, *arguments],
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 1
     assert f"pip install 'continuum-durable[{extra}]'" in done.stderr
     assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- the demo's verdict -----------------------------------------------------------------------------------------------
@@ -245,6 +262,12 @@ def test_good_evidence_is_verified_and_counted() -> None:
         "repeats": 1,
         "runs_per_second": 0.2,
     }
+
+
+def test_a_first_turn_that_carries_the_time_of_the_start_does_not_count_as_the_take_over() -> None:
+    good = an_evidence()
+    report = verify(replace(good, held=dict.fromkeys(good.held, 1)))
+    assert report.takeover_seconds == 2.0
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from continuum.errors import ContinuumError
 
 ORDERS = 20
 NODES = ("node-1", "node-2")
-INTERRUPTED = 130
+INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 LOOK_SECONDS = 1.0  # between two looks at the surviving node, while it stays up
 
 TRY = """
@@ -69,6 +69,8 @@ def _run_at(place: Place, *, stays: bool) -> int:
     try:
         with a_screen(console, total=total) as screen:
             report = asyncio.run(_tell(place, screen, stays=stays))
+    except ModuleNotFoundError:  # answered by `continuum.cli.main`; there is nothing to keep
+        raise
     except Exception as error:  # noqa: BLE001  # a door: whatever it is, the evidence is kept and named
         place.keeps = True
         if isinstance(error, ContinuumError):

@@ -24,7 +24,7 @@ from continuum.telemetry import TelemetryEvent
 
 LEASE_TTL_SECONDS = 3.0  # instead of 30, so that the take-over is quick to watch
 POLL_SECONDS = 0.2  # instead of 1: orders come one by one, and both nodes should get some
-# Instead of 30: on SQLite nobody tells a node that a signal has come from another process, so it looks.
+# Instead of 30: a client without workers does not tell the nodes that it has sent a signal, so they look.
 SIGNALS_SECONDS = 0.25
 TOLD = ("owner.dead", "recovery.swept", "runs.claimed", "owner.lost", "loop.crashed")
 

@@ -157,13 +157,17 @@ def _problems_of_history(run: Seen) -> Iterator[str]:
 
 
 def _takeover_seconds(evidence: Evidence) -> float | None:
-    """Return how long it took from the SIGKILL to the first event that was written for a run of the dead node."""
+    """Return how long it took from the SIGKILL to the first event that was written for a run of the dead node.
+
+    What the first turn of a run asks for carries the time of the start, which may lie before the SIGKILL: such events
+    say nothing about when they were written.
+    """
     later = [
         event.at
         for run in evidence.standing.runs
         if run.run_id in evidence.held
         for event in run.events
-        if event.seq > evidence.held[run.run_id]
+        if event.seq > evidence.held[run.run_id] and event.at > evidence.killed_at
     ]
     return round((min(later) - evidence.killed_at).total_seconds(), 3) if later else None
 
