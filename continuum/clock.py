@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -126,7 +127,10 @@ class VirtualClock:
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Cancellable:
         """Plan a call for when the clock has been moved that far."""
         self._count += 1
-        planned = _Planned(self._elapsed + max(seconds, 0.0), self._count, callback)
+        at = self._elapsed + max(seconds, 0.0)
+        if seconds > 0:  # who waits for the last bit of a second must see time move, or will ask again for ever
+            at = max(at, math.nextafter(self._elapsed, math.inf))
+        planned = _Planned(at, self._count, callback)
         heapq.heappush(self._planned, planned)
         return planned
 
@@ -145,8 +149,8 @@ class VirtualClock:
         while (due := self.next_deadline()) is not None and due <= second:
             self._elapsed = max(self._elapsed, due)
             callback = heapq.heappop(self._planned).callback
-            if callback is not None:
-                callback()
+            assert callback is not None  # what was cancelled, next_deadline() has dropped
+            callback()
         self._elapsed = max(self._elapsed, second)
 
 

@@ -28,7 +28,7 @@ def main(group: str) -> None:
     if not _works(needs_pip=uv is None):
         _create(uv)
     if uv:
-        installer = [uv, "pip", "install", "--quiet", "--python", str(PYTHON)]
+        installer = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(PYTHON)]
     else:
         installer = [str(PYTHON), "-m", "pip", "install", "-qq"]  # errors only
     print(f"==> installing {PROJECT} and the dependency group '{group}' with {'uv' if uv else 'pip'}", flush=True)

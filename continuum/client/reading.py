@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 from continuum.client.inputs import attributes_of, short_name
@@ -21,6 +21,7 @@ from continuum.errors import (
     RunFailed,
     RunNotFound,
 )
+from continuum.ids import canonical
 from continuum.journal.port import ReadJournal, RunFilter
 from continuum.model.events import Event
 from continuum.model.failure import Failure
@@ -202,7 +203,7 @@ def _read_cursor(cursor: str | None) -> tuple[datetime, str] | None:
         return None
     try:
         moment, run_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        return datetime.fromisoformat(moment), str(run_id)
-    except (ValueError, TypeError) as error:
+        return datetime.fromisoformat(moment).astimezone(UTC), canonical(run_id)
+    except (ValueError, TypeError, AttributeError) as error:
         problem = Problem("/cursor", "must be a next_cursor")
         raise InputInvalid("the cursor is not one that a page of runs gave", problems=[problem]) from error

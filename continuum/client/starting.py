@@ -109,11 +109,10 @@ class Starter:
             if isinstance(verdict, Landed):
                 return Started(run.run_id, existing=False)
             if isinstance(verdict, Unwritable):
-                message = f"the database refuses this start: {verdict.error}"
-                raise DurableValueError(message, run_id=run.run_id) from verdict.error
+                raise _unwritable(verdict, "this start", run.run_id)
             existing = await self._winner(run, workflow, arguments, options)
             if existing is not None:
-                return Started(existing, existing=existing != run.run_id)
+                return Started(existing, existing=options.run_id is not None or existing != run.run_id)
         raise JournalUnavailable(
             f"starting {workflow.name} with key {options.idempotency_key!r} was refused {TRIES} times by runs that "
             "were gone when asked for; try again"
@@ -134,7 +133,7 @@ class Starter:
             starts.append(pending_start(run, arguments, now, chosen=False, start_at=options.start_at))
         verdict = await self._committer.put(StartMany(tuple(starts)))
         if isinstance(verdict, Unwritable):
-            raise DurableValueError(f"the database refuses these starts: {verdict.error}") from verdict.error
+            raise _unwritable(verdict, "these starts", None)
         if not isinstance(verdict, Landed):
             raise ContinuumError(f"start_many was refused ({verdict}); nothing was started")
         self._wakes.runs_waiting()
@@ -157,7 +156,8 @@ class Starter:
     ) -> Verdict:
         chosen = options.run_id is not None
         is_late = options.start_at is not None and self._node.seconds_until(options.start_at) > 0
-        if is_late or self._supervisor.room <= 0 or (chosen and self._supervisor.has(run.run_id)):
+        has_room = self._supervisor.room > 0 and self._supervisor.serves(workflow)
+        if is_late or not has_room or (chosen and self._supervisor.has(run.run_id)):
             start = pending_start(run, arguments, self._node.database_now(), chosen=chosen, start_at=options.start_at)
             return await self._put_pending(start)
         await self._committer.room()
@@ -207,3 +207,11 @@ class Starter:
         history = await self._journal.history(row.run_id, generation=1)
         started = next((event for event in history if event.type is EventType.STARTED), None)
         return started is not None and same_input(arguments, started.payload, workflow.signature.parameters.recode)
+
+
+def _unwritable(verdict: Unwritable, what: str, run_id: str | None) -> Exception:
+    if isinstance(verdict.error, JournalUnavailable):  # the instance stopped: nobody knows what became of it
+        return verdict.error
+    error = DurableValueError(f"the database refuses {what}: {verdict.error}", run_id=run_id)
+    error.__cause__ = verdict.error
+    return error

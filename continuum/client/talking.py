@@ -12,6 +12,7 @@ from continuum.definitions.catalog import Catalog
 from continuum.errors import (
     DefinitionError,
     DurableValueError,
+    JournalUnavailable,
     Problem,
     RunNotActive,
     RunNotFound,
@@ -145,6 +146,8 @@ def _refusal(verdict: Verdict, run_id: str, done: str) -> Exception:
             return RunNotFound(f"there is no run {run_id} in this instance", run_id=run_id)
         case Over():
             return RunNotActive(f"run {run_id} has ended and can no longer be {done}", run_id=run_id)
+        case Unwritable(JournalUnavailable() as error):  # the instance stopped: nobody knows what became of it
+            return error
         case Unwritable(error):
             return DurableValueError(f"the database refuses this message: {error}", run_id=run_id)
         case _:

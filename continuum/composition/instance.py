@@ -94,12 +94,12 @@ class Instance:
             wiring = Wiring(self.settings, journal, self._world())
             wiring.runs.attach()
             wiring.client.opened()
-            await wiring.awaiting.start()
             if self.settings.on("run_supervisor") or self.settings.on("activity_supervisor"):
                 await wiring.membership.ensure()
         except BaseException:
             await journal.close()
             raise
+        await wiring.awaiting.start()
         self._drained, self._draining = "no", asyncio.Lock()
         self.wiring = wiring
         wiring.emit("instance.started")
@@ -146,7 +146,9 @@ class Instance:
         wiring = self.wiring
         if wiring is None:
             return Readiness("not_started", self.name)
-        if self._drained != "no":
+        if self._drained == "partly":
+            return Readiness("degraded", self.name, ("the drain left executions behind: their leases will be swept",))
+        if self._drained == "yes":
             return Readiness("drained", self.name)
         if wiring.node.is_draining:
             return Readiness("draining", self.name)

@@ -133,7 +133,7 @@ PARTS: tuple[Part, ...] = (
     ),
     Part(
         "signal_router",
-        (Option("catch_up", 30.0, _duration, "seconds between scans of the inbox"),),
+        (Option("catch_up", None, _duration, "seconds between scans of the inbox; 30, or 1 without LISTEN"),),
         "LISTEN, and its backstop scan",
         "messages are seen when a run is claimed",
     ),
@@ -147,6 +147,8 @@ PARTS: tuple[Part, ...] = (
         "other nodes prune",
     ),
 )
+
+CLIENT_PARTS = frozenset({"pubsub", "signal_router"})  # what verbs without workers have: to hear, and to nudge others
 
 Migrations = Literal["check", "upgrade", "off"]
 PartOptions = bool | Mapping[str, Any]
@@ -239,7 +241,7 @@ def settings_of(name: str, given: Mapping[str, Any]) -> Settings:
     values["activities"] = _definitions("activities", given.get("activities"), Activity)
     parts = {part.name: _chosen(part, given.get(part.name, True)) for part in PARTS}
     if values["client_only"]:
-        parts = {part: chosen if part == "pubsub" else None for part, chosen in parts.items()}
+        parts = {part: chosen if part in CLIENT_PARTS else None for part, chosen in parts.items()}
     if parts["registry"] is None:  # no run can live here, so nobody needs to own executions
         parts["run_supervisor"] = None
     return Settings(checked_name(name), values, parts)

@@ -20,10 +20,12 @@ from continuum.composition.instances import DEFAULT
 from continuum.definitions.calls import Call
 from continuum.definitions.handles import RunHandle
 from continuum.definitions.workflow import Workflow
+from continuum.errors import InstanceNotRegistered, NotAllowedHere
 from continuum.journal.sql import migrate as migrate_engine
 from continuum.model.policy import Duration
 from continuum.model.runs import Run
 from continuum.model.states import RunState
+from continuum.replay.context import in_workflow
 from continuum.runtime.activity_context import current
 from continuum.runtime.component import Component
 
@@ -46,7 +48,14 @@ def resolve(name: str | None) -> Instance:
     if name is None:
         context = current.get(None)
         name = context.instance if context is not None else DEFAULT
-    return instances.get(name)
+    try:
+        return instances.get(name)
+    except InstanceNotRegistered:
+        if in_workflow():  # where no instance would do
+            raise NotAllowedHere(
+                "a workflow cannot ask an instance: nothing of it would be journaled; use an activity"
+            ) from None
+        raise
 
 
 @overload

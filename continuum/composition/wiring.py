@@ -17,6 +17,7 @@ from continuum.clock import Clock
 from continuum.composition.options import Settings
 from continuum.definitions.activity import Activity
 from continuum.definitions.catalog import Catalog
+from continuum.errors import WorkflowNotFound
 from continuum.ids import IdSource
 from continuum.journal.group import GroupCommitter
 from continuum.journal.port import Journal
@@ -30,8 +31,8 @@ from continuum.runtime.execution import Execution
 from continuum.runtime.heartbeater import LeaseHeartbeater, Membership, ThreadedHeartbeater
 from continuum.runtime.node import Node
 from continuum.runtime.pruner import Pruner
-from continuum.runtime.pulse import Pulse
 from continuum.runtime.pubsub import NoPubSub, PubSub
+from continuum.runtime.pulse import Pulse
 from continuum.runtime.recovery import Recovery
 from continuum.runtime.registry import Registry
 from continuum.runtime.run_supervisor import RunSupervisor
@@ -55,6 +56,8 @@ class World:
     fakes: Mapping[str, Activity[..., Any]] | None = None
 
 
+CATCH_UP_SECONDS = 30.0  # the scan behind LISTEN
+CATCH_UP_ALONE_SECONDS = 1.0  # the scan where no notice arrives: then it is how messages from other processes are seen
 AWAIT_SECONDS = 0.5  # slowest poll for endings of runs that live elsewhere
 AWAIT_LOCAL_SECONDS = 5.0  # and for those that live here, in case memory is wrong
 AUDIT_PASSES = 30  # of recovery, between two audits of our own leases
@@ -151,9 +154,12 @@ class Wiring:
         return tuple(sorted((name, flow.version) for flow in chosen for name in (flow.name, *flow.aliases)))
 
     def _find_workflow(self, name: str, version: int) -> Any:
-        if (name, version) not in self.workflows:
+        if self.settings.values["workflows"] is not None and (name, version) not in self.workflows:
             return None
-        return self.world.catalog.workflow(name, version)
+        try:
+            return self.world.catalog.workflow(name, version)
+        except WorkflowNotFound:
+            return None
 
     @property
     def _activities(self) -> tuple[str, ...]:
@@ -200,6 +206,7 @@ class Wiring:
             find_workflow=self._find_workflow,
             cache=self.settings.part("run_supervisor")["cache"],
             history_max=self.settings.values["history_max"],
+            payload_max=self.settings.values["payload_max"],
         )
 
     def _heartbeater(self) -> Component:
@@ -211,6 +218,7 @@ class Wiring:
                 journal=self.journal,
                 membership=self.membership,
                 interval=interval,
+                unanswered_since=lambda: self.committer.last_answer if self.committer.in_flight else None,
             )
         return LeaseHeartbeater(
             self._name("heartbeater"),
@@ -253,7 +261,7 @@ class Wiring:
         return dispatcher
 
     def _recovery(self) -> Recovery:
-        return Recovery(
+        recovery = Recovery(
             self._name("recovery"),
             node=self.node,
             owners=self.journal,
@@ -266,6 +274,8 @@ class Wiring:
             interval=self._every(self.settings.part("recovery")["interval"]),
             audit_every=AUDIT_PASSES,
         )
+        self.wakes.audit = recovery.audit_soon
+        return recovery
 
     def _knows_run(self, run_id: str, owner: str) -> bool:
         execution = self.registry.get(run_id)
@@ -307,12 +317,18 @@ class Wiring:
             has_notices=self.journal.has_notices and self.world.has_pollers,
             registry=self.registry,
             wakes=self.wakes,
-            interval=self._every(self.settings.part("signal_router")["catch_up"]),
+            interval=self._every(self._catch_up_seconds),
         )
         if self.settings.on("signal_router"):
+            self.runs.hears_messages = True
             self.wakes.read_inbox = router.read_inbox
             self.wakes.tell_others = router.tell_others
         return router
+
+    @property
+    def _catch_up_seconds(self) -> float:
+        chosen: float | None = self.settings.part("signal_router")["catch_up"]
+        return chosen or (CATCH_UP_SECONDS if self.journal.has_notices else CATCH_UP_ALONE_SECONDS)
 
     def _pruner(self) -> Pruner:
         options = self.settings.part("pruner")

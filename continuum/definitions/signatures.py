@@ -75,10 +75,7 @@ class Signature:
     @cached_property
     def result(self) -> Shape:
         """What is returned; without an annotation, plain JSON."""
-        try:
-            return shape_of(self._hints.get("return", Any))
-        except NameError as error:
-            raise self._unresolved(error) from error
+        return shape_of(self._hints.get("return", Any))
 
     def _unresolved(self, error: Exception) -> Unresolved:
         return Unresolved(

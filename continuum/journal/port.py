@@ -65,6 +65,7 @@ class LoadedRun:
     history: tuple[Event, ...]
     messages: tuple[Message, ...]
     snapshot_seq: int = 0
+    unreadable: str | None = None  # why its payloads could not be opened; they are left as they are stored
 
 
 @dataclass(frozen=True, slots=True)

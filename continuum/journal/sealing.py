@@ -7,6 +7,7 @@ and ids stay readable, for they are searched. A payload that cannot be opened ra
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 
@@ -99,28 +100,39 @@ class SealedJournal:
         return await self._journal.write(lane, [self._seal_write(write) for write in batch])
 
     async def load_runs(self, run_ids: Sequence[str]) -> Sequence[LoadedRun]:
-        """Load and open."""
-        return [
-            replace(
+        """Load and open; a run that cannot be opened says so, and does not stand in the way of the others."""
+        return [self._open_run(loaded) for loaded in await self._journal.load_runs(run_ids)]
+
+    def _open_run(self, loaded: LoadedRun) -> LoadedRun:
+        try:
+            return replace(
                 loaded,
                 history=tuple(self._open_event(loaded.row.run_id, event) for event in loaded.history),
                 messages=tuple(self._open_message(message) for message in loaded.messages),
             )
-            for loaded in await self._journal.load_runs(run_ids)
-        ]
+        except DurableValueError as error:
+            return replace(loaded, unreadable=str(error))
 
     async def unread(self, owner: str, *, limit: int) -> Sequence[Message]:
-        """Read and open."""
-        return [self._open_message(message) for message in await self._journal.unread(owner, limit=limit)]
+        """Read and open; what cannot be opened waits for whoever loads its run, which is then blocked."""
+        opened = []
+        for message in await self._journal.unread(owner, limit=limit):
+            with suppress(DurableValueError):
+                opened.append(self._open_message(message))
+        return opened
 
     async def claim_tasks(
         self, owner: str, *, activities: Sequence[str], slots: Mapping[str, int], default_slots: int
     ) -> Sequence[ClaimedTask]:
-        """Claim and open."""
+        """Claim and open; what cannot be opened is left to the audit, which gives it back after a while."""
         claimed = await self._journal.claim_tasks(
             owner, activities=activities, slots=slots, default_slots=default_slots
         )
-        return [self._open_task(task) for task in claimed]
+        opened = []
+        for task in claimed:
+            with suppress(DurableValueError):
+                opened.append(self._open_task(task))
+        return opened
 
     def _open_task(self, task: ClaimedTask) -> ClaimedTask:
         run_id = task.attempt.key.run_id
@@ -143,11 +155,14 @@ class SealedJournal:
         return [self._open_event(run_id, event) for event in events]
 
     async def endings(self, run_ids: Sequence[str]) -> Sequence[Ending]:
-        """Read and open."""
-        return [
-            replace(ending, payload=self._open(ending.payload, ending.run_id, ending.state.value, None))
-            for ending in await self._journal.endings(run_ids)
-        ]
+        """Read and open; an ending that cannot be opened is told as blocked, to those alone who wait for it."""
+        return [self._open_ending(ending) for ending in await self._journal.endings(run_ids)]
+
+    def _open_ending(self, ending: Ending) -> Ending:
+        try:
+            return replace(ending, payload=self._open(ending.payload, ending.run_id, ending.state.value, None))
+        except DurableValueError as error:
+            return Ending(ending.run_id, RunState.BLOCKED, reason=str(error))
 
     async def save_snapshot(self, run_id: str, *, generation: int, seq: int, blob: bytes) -> bool:
         """Seal each event of the snapshot and store it."""

@@ -1,6 +1,6 @@
 """The records of a run's history.
 
-Two families. *Answers* come from outside and move the workflow: started, signal_received, activity_completed,
+Two families. *Answers* come from outside and move the workflow: started, begun, signal_received, activity_completed,
 activity_failed, timer_fired. *Commands* are what the workflow asked for in reply: activity_scheduled, timer_started,
 side_effect_recorded. A history is answers, each followed by the commands that it caused, and at the very end one of
 completed, failed, cancelled.
@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+# The key of `started` where a run was inserted for whoever claims it. Its first turn comes later, with `begun`, and that
+# is when its time begins: a run that waited a day for its first turn does not find its timers a day short.
+PENDING = "pending"
+
 EVENT_FORMAT = 1  # written with every event; a node that meets a newer one leaves the run to others
 
 
@@ -17,6 +21,7 @@ class EventType(StrEnum):
     """What happened, as stored in `continuum_events.type`."""
 
     STARTED = "started"
+    BEGUN = "begun"
     SIGNAL_RECEIVED = "signal_received"
     ACTIVITY_SCHEDULED = "activity_scheduled"
     ACTIVITY_COMPLETED = "activity_completed"

@@ -48,13 +48,16 @@ class DurableTimer(asyncio.TimerHandle):
 
 
 class WorkflowTask(asyncio.Task[Any]):
-    """A task whose hash, and so its place in a set, replays equal."""
+    """A task whose hash, and so its place in a set, replays equal; `context` is what its code runs in."""
 
-    __slots__ = ("_identity",)
+    __slots__ = ("_identity", "context")
 
-    def __init__(self, identity: int, coro: Coroutine[Any, Any, Any], **options: Any) -> None:
+    def __init__(
+        self, identity: int, coro: Coroutine[Any, Any, Any], *, context: contextvars.Context, **options: Any
+    ) -> None:
         self._identity = identity  # first: asyncio puts the task into a weak set while making it
-        super().__init__(coro, **options)
+        self.context = context
+        super().__init__(coro, context=context, **options)
 
     def __hash__(self) -> int:
         return self._identity
@@ -98,7 +101,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.is_halted = False
         self.is_shut = False
         self._ready: list[asyncio.Handle] = []
-        self._tasks: list[asyncio.Task[Any]] = []
+        self._tasks: list[WorkflowTask] = []
         self._early: dict[object, asyncio.Task[Any]] = {}  # made for `as_completed` before it asked, by coroutine
         self._named = 0
         self._seed = seed
@@ -177,7 +180,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             _open_loops[id(self)] = self
         self._named += 1
         label = str(name) if name else f"Task-{self._named}"
-        task = WorkflowTask(self._identity(), coro, loop=self, name=label, context=context)
+        task = WorkflowTask(
+            self._identity(), coro, loop=self, name=label, context=context or contextvars.copy_context()
+        )
         # The machine closes what is left of a run; asyncio's complaint about pending tasks would be noise.
         task._log_destroy_pending = False  # type: ignore[attr-defined]
         if len(self._tasks) >= TASKS_PRUNED_AT and len(self._tasks) & (len(self._tasks) - 1) == 0:
@@ -276,7 +281,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                 # What asks for the current task (timeout, TaskGroup) must find one: an error that comes without an
                 # `await` would drive a coroutine that tries again whatever happens for ever.
                 asyncio_tasks._enter_task(self, task)
-                _close(task.get_coro())
+                task.context.run(_close, task.get_coro())
                 asyncio_tasks._leave_task(self, task)
         finally:
             sys.set_asyncgen_hooks(*hooks)

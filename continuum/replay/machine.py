@@ -1,3 +1,4 @@
+# long: one state machine; its three faces (execution, code, loop) share all of its state
 """The machine: one run's history in, its turns out.
 
 A history is a sequence of answers, each followed by the commands that it caused. The machine delivers one answer at a
@@ -25,13 +26,14 @@ from typing import Any
 
 from continuum.codec import Shape
 from continuum.errors import DurableValueError, NondeterminismError
-from continuum.model.events import COMMANDS, ENDINGS, Answer, Event, EventType
+from continuum.model.events import COMMANDS, ENDINGS, PENDING, Answer, Event, EventType
 from continuum.model.failure import Failure, failure_of
 from continuum.model.tasks import TaskOptions
 from continuum.replay.endings import judged, report, same_ending
 from continuum.replay.loop import DurableTimer, NotQuiescent, WorkflowLoop
 from continuum.replay.matching import Command, Drift, call_site, describe, matches
 from continuum.replay.signals import Signals
+from continuum.replay.tape import Tape
 from continuum.replay.timers import Timers, moment_of
 from continuum.replay.turns import Body, Completed, LogLine, Outcome, RunInfo, ScheduledActivity, Stuck, Turn
 
@@ -45,10 +47,8 @@ class Machine:
     __slots__ = (
         "_body",
         "_commands",
-        "_cursor",
         "_drift",
-        "_events",
-        "_history",
+        "_is_held",
         "_is_silent",
         "_logs",
         "_loop",
@@ -59,9 +59,9 @@ class Machine:
         "_scheduled",
         "_signals",
         "_stuck",
+        "_tape",
         "_timers",
         "info",
-        "last_seq",
         "now",
         "outcome",
     )
@@ -69,7 +69,6 @@ class Machine:
     def __init__(self, body: Body, info: RunInfo) -> None:
         self.info = info
         self.outcome: Outcome | None = None
-        self.last_seq = 0
         self.now = info.started_at
         self._body = body
         self._loop = WorkflowLoop(  # type: ignore[abstract]  # what is missing is made by `_missing`
@@ -77,16 +76,15 @@ class Machine:
         )
         self._main: asyncio.Task[Any] | None = None
         self._commands = 0
-        self._history: Sequence[Event] = ()
-        self._cursor = 0
+        self._tape = Tape()
         self._is_silent = False  # during replay, also of its last event
+        self._is_held = False  # started for whoever claims it, and not begun yet
         self._drift: Drift | None = None
         self._stuck: str | None = None
         self._open: dict[int, asyncio.Future[bytes | Failure]] = {}  # activities that are not answered yet
         self._timers = Timers()
         self._signals = Signals()
         self._random: Random | None = None
-        self._events: list[Event] = []
         self._scheduled: dict[int, ScheduledActivity] = {}
         self._resolved: list[int] = []
         self._logs: list[LogLine] = []
@@ -105,21 +103,19 @@ class Machine:
         Raises:
             Drift: the code does not fit; the machine is halted.
         """
-        self._history = history
-        self._cursor = 0
+        self._tape.load(history)
         self._is_silent = True
-        while self._cursor < len(history) and self._stuck is None:
-            event = history[self._cursor]
+        while self._tape.is_replaying and self._stuck is None:
+            event = self._tape.ahead
             if event.type in COMMANDS or event.type in ENDINGS:
                 raise self._drifted(event, "nothing more of the code")
-            self._cursor += 1
-            self.last_seq = event.seq
+            self._tape.step()
             if not self.expects(event):
                 raise self._drifted(event, "no such command open")
             self._deliver(event, event.at)
             if self._drift is not None:
                 raise self._drift
-        self._history = ()
+        self._tape.load(())
         self._is_silent = False
         self._resolved.clear()  # what history withdrew, its own commits have deleted
 
@@ -130,6 +126,8 @@ class Machine:
         ended, nothing more is delivered.
         """
         at = max(at, self.now)
+        if self._is_held:
+            answers = (Answer(EventType.BEGUN), *answers)
         for answer in answers:
             if self._is_over:
                 break
@@ -151,6 +149,8 @@ class Machine:
                 return answer.command_id in self._timers
             case EventType.STARTED:
                 return self._main is None
+            case EventType.BEGUN:
+                return self._is_held
             case _:  # a signal
                 return self._main is not None
 
@@ -167,12 +167,17 @@ class Machine:
     @property
     def has_more(self) -> bool:
         """Whether replay found the code asking for more than the journal holds."""
-        return bool(self._events) or self._is_over
+        return bool(self._tape.added) or self._is_over
+
+    @property
+    def last_seq(self) -> int:
+        """The position of the last event, journaled or not."""
+        return self._tape.last_seq
 
     @property
     def unwritten(self) -> int:
         """How many events replay added beyond the journaled ones; the next turn carries them."""
-        return len(self._events)
+        return len(self._tape.added)
 
     @property
     def waits_for(self) -> tuple[str, ...]:
@@ -196,7 +201,7 @@ class Machine:
 
     async def activity(self, command: Command, options: TaskOptions) -> bytes | Failure:
         """Command an activity and wait for its answer; a wait that is cancelled withdraws it."""
-        is_new = not self._is_replaying
+        is_new = not self._tape.is_replaying
         event = self._match_or_append(command)
         future: asyncio.Future[bytes | Failure] = asyncio.Future(loop=self._loop)
         if event is None:  # halted or shut: nothing is answered any more
@@ -217,7 +222,7 @@ class Machine:
     async def side_effect(self, make: Callable[[], bytes]) -> bytes | Failure:
         """Return the journaled value of a side effect, or make and journal it; that it raised is journaled too."""
         command = Command(EventType.SIDE_EFFECT_RECORDED, self.next_command_id())
-        if not self._is_replaying and not self._is_given_up:
+        if not self._tape.is_replaying and not self._is_given_up:
             command = self._made(command, make)
         event = self._match_or_append(command)
         if event is None:
@@ -282,10 +287,6 @@ class Machine:
     # --- inside -------------------------------------------------------------------------------------------------------
 
     @property
-    def _is_replaying(self) -> bool:
-        return self._cursor < len(self._history)
-
-    @property
     def _is_given_up(self) -> bool:
         return self._loop.is_halted or self._loop.is_shut
 
@@ -294,9 +295,13 @@ class Machine:
         return self.outcome is not None or self._stuck is not None
 
     def _journal(self, answer: Answer, at: datetime) -> None:
-        self.last_seq += 1
-        self._events.append(
-            Event(self.last_seq, answer.type, at, answer.command_id, answer.message_id, answer.name, answer.payload)
+        self._tape.add(
+            answer.type,
+            at,
+            command_id=answer.command_id,
+            message_id=answer.message_id,
+            name=answer.name,
+            payload=answer.payload,
         )
         if answer.type in (EventType.ACTIVITY_COMPLETED, EventType.ACTIVITY_FAILED) and answer.command_id is not None:
             self._resolve(answer.command_id)
@@ -305,15 +310,20 @@ class Machine:
         """Return the journaled event of a command, or a new one; None when that is over."""
         if self._is_given_up:
             return None
-        if not self._is_replaying:
-            return self._append(command)
-        expected = self._history[self._cursor]
+        if not self._tape.is_replaying:
+            return self._tape.add(
+                command.type,
+                self.now,
+                command_id=command.command_id,
+                name=command.name,
+                payload=command.payload,
+                key=command.key,
+            )
+        expected = self._tape.ahead
         if not matches(command, expected):
             self._drifted(expected, describe(command), site=call_site())
             return None
-        self._cursor += 1
-        self.last_seq = expected.seq
-        return expected
+        return self._tape.step()
 
     def _made(self, command: Command, make: Callable[[], bytes]) -> Command:
         try:
@@ -327,14 +337,6 @@ class Machine:
             if isinstance(error, DurableValueError):
                 failure = replace(failure, details=error.path)
             return replace(command, name=RAISED, payload=failure.encode())
-
-    def _append(self, command: Command) -> Event:
-        self.last_seq += 1
-        event = Event(
-            self.last_seq, command.type, self.now, command.command_id, None, command.name, command.payload, command.key
-        )
-        self._events.append(event)
-        return event
 
     def _drifted(self, expected: Event, found: str, *, site: str | None = None) -> Drift:
         self._drift = Drift(
@@ -353,6 +355,9 @@ class Machine:
         match answer.type:
             case EventType.STARTED:
                 self._start(answer.payload or b"{}")
+                self._is_held = isinstance(answer, Event) and answer.key == PENDING
+            case EventType.BEGUN:
+                self._is_held = False
             case EventType.ACTIVITY_COMPLETED:
                 self._answer(answer.command_id, answer.payload or b"null")
             case EventType.ACTIVITY_FAILED:
@@ -377,7 +382,7 @@ class Machine:
             future.set_result(value)
 
     def _drive(self) -> None:
-        if self._main is None:  # its input could not be read
+        if self._main is None or self._is_held:  # its input could not be read, or its time has not begun
             return
         try:
             contextvars.Context().run(self._loop.drive, self._main)
@@ -398,32 +403,29 @@ class Machine:
             if isinstance(outcome, Completed)
             else (EventType.FAILED, outcome.failure.encode())
         )
-        if self._is_replaying:
-            expected = self._history[self._cursor]
+        if self._tape.is_replaying:
+            expected = self._tape.ahead
             if expected.type is not ending or not same_ending(payload, expected):
                 self._drifted(expected, f"the workflow {ending.value} with {payload[:200]!r}")
                 return
-            self._cursor += 1
-            self.last_seq = expected.seq
-            if self._is_replaying:
-                self._drifted(self._history[self._cursor], "the end of the workflow")
+            self._tape.step()
+            if self._tape.is_replaying:
+                self._drifted(self._tape.ahead, "the end of the workflow")
                 return
         else:
-            self.last_seq += 1
-            self._events.append(Event(self.last_seq, ending, self.now, payload=payload))
+            self._tape.add(ending, self.now, payload=payload)
         self.outcome = outcome
 
     def _take_turn(self) -> Turn:
         outcome: Outcome | None = Stuck(self._stuck) if self._stuck is not None else self.outcome
         turn = Turn(
-            tuple(self._events),
+            self._tape.take(),
             tuple(self._scheduled.values()) if outcome is None else (),
             tuple(self._resolved),
             self.deadline if outcome is None else None,
             outcome,
             tuple(self._logs),
         )
-        self._events.clear()
         self._scheduled.clear()
         self._resolved.clear()
         self._logs.clear()

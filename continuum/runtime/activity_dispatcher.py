@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from continuum.errors import ContinuumError
 from continuum.journal.port import TaskJournal
 from continuum.runtime.activity_supervisor import ActivitySupervisor
 from continuum.runtime.component import Loop
@@ -39,7 +40,11 @@ class ActivityDispatcher(Loop):
             return False
         if not self.was_asked and not (await self._pulse.evidence()).tasks:
             return False
-        claimed = await self._journal.claim_tasks(owner, activities=activities, slots=slots, default_slots=limit)
+        try:
+            claimed = await self._journal.claim_tasks(owner, activities=activities, slots=slots, default_slots=limit)
+        except ContinuumError:
+            self._supervisor.claim_lost()
+            raise
         begun = [task for task in claimed if self._supervisor.reserve(task.activity, task.options.queue)]
         self._supervisor.begin(begun)
         for task in claimed:

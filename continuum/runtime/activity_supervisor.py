@@ -137,6 +137,10 @@ class ActivitySupervisor(Loop):
         self._starved = True
         return tuple(name for name in names if (found := self.activities.get(name)) is not None and found.is_async)
 
+    def claim_lost(self) -> None:
+        """Hear that the answer to a claim was lost: its tasks may be leased to us unknown to us."""
+        self._wakes.audit()
+
     # --- attempts -----------------------------------------------------------------------------------------------------
 
     def begin(self, tasks: Sequence[ClaimedTask]) -> None:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 from continuum.clock import Clock
+from continuum.errors import InstanceNotStarted
 from continuum.journal.port import ReadJournal
 from continuum.model.runs import Ending
 from continuum.model.states import RunState
@@ -38,6 +39,7 @@ class Awaiting(Loop):
         local_interval: float | None,
     ) -> None:
         super().__init__(name, interval=None, clock=node.clock, draw=node.draw, emit=node.emit, starts_at_once=False)
+        self._node = node
         self._journal = journal
         self._pubsub = pubsub
         self._lives_here = lives_here
@@ -46,6 +48,7 @@ class Awaiting(Loop):
         self._delay = FIRST_SECONDS
         self._passes = 0
         self._waiting: dict[str, list[Listener]] = {}
+        self._arrivals: dict[asyncio.Future[Ending | None], None] = {}
 
     @property
     def waiters(self) -> int:
@@ -56,29 +59,43 @@ class Awaiting(Loop):
         self, run_id: str, *, wait_blocked: bool, clock: Clock, timeout_seconds: float | None
     ) -> Ending | None:
         """Wait until a run has ended (or is blocked, unless `wait_blocked`); None after the timeout."""
-        arrived: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        arrived: asyncio.Future[Ending | None] = asyncio.get_running_loop().create_future()
 
         def hear(ending: Ending) -> None:
             if not arrived.done() and not (wait_blocked and ending.state is RunState.BLOCKED):
                 arrived.set_result(ending)
 
+        def give_up() -> None:
+            if not arrived.done():
+                arrived.set_result(None)
+
         self._pubsub.subscribe(run_id, hear)
         self._waiting.setdefault(run_id, []).append(hear)
-        timer = clock.call_later(timeout_seconds, arrived.cancel) if timeout_seconds is not None else None
+        self._arrivals[arrived] = None
+        timer = clock.call_later(timeout_seconds, give_up) if timeout_seconds is not None else None
         self._hurry(run_id)
         try:
             return await arrived
-        except asyncio.CancelledError:
-            if timer is not None and arrived.cancelled() and not _caller_is_cancelled():
-                return None
-            raise
         finally:
             if timer is not None:
                 timer.cancel()
+            del self._arrivals[arrived]
             self._pubsub.unsubscribe(run_id, hear)
             self._waiting[run_id].remove(hear)
             if not self._waiting[run_id]:
                 del self._waiting[run_id]
+
+    async def stop(self) -> None:
+        """Stop asking; whoever still waits is told that nobody will."""
+        await super().stop()
+        for arrived in self._arrivals:
+            if not arrived.done():
+                arrived.set_exception(
+                    InstanceNotStarted(
+                        f"instance {self._node.instance!r} was stopped while this waited; the run goes on: ask another "
+                        "node, or ask again when it is back"
+                    )
+                )
 
     async def once(self) -> bool:
         """Ask for the endings of what is waited for; publish them; plan the next question."""
@@ -107,8 +124,3 @@ class Awaiting(Loop):
         else:
             self._delay = FIRST_SECONDS
             self.nudge()
-
-
-def _caller_is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from continuum.model.events import Answer, Event, EventType
+from continuum.model.events import PENDING, Answer, Event, EventType
 from continuum.model.messages import Message, MessageKind
 from continuum.model.runs import Ending, NewRun
 from continuum.model.states import RunState
@@ -18,7 +18,7 @@ def pending_start(
     run: NewRun, arguments: bytes, now: datetime, *, chosen: bool, start_at: datetime | None = None
 ) -> Start:
     """Return the write that inserts a run for whoever claims it, at once or at `start_at`."""
-    event = Event(1, EventType.STARTED, now, name=run.workflow, payload=arguments)
+    event = Event(1, EventType.STARTED, now, name=run.workflow, payload=arguments, key=PENDING)
     return Start(run=run, state=RunState.PENDING, owner=None, events=(event,), wake_at=start_at, chosen=chosen)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from continuum.errors import ContinuumError
 from continuum.journal.port import RunJournal
 from continuum.runtime.component import Loop
 from continuum.runtime.node import Node
@@ -55,13 +56,18 @@ class Dispatcher(Loop):
             await self._claim(self._node.owner, len(run_ids), run_ids)
 
     async def _claim(self, owner: str, limit: int, run_ids: Sequence[str] | None) -> int:
-        claims = await self._journal.claim_runs(owner, workflows=self._workflows(), limit=limit, run_ids=run_ids)
-        self._node.stamp(claims.now)
+        try:
+            claims = await self._journal.claim_runs(owner, workflows=self._workflows(), limit=limit, run_ids=run_ids)
+            self._node.stamp(claims.now)
+            found = await self._journal.load_runs([claim.run_id for claim in claims.runs]) if claims.runs else ()
+        except ContinuumError:
+            self._wakes.audit()
+            raise
         if not claims.runs:
             return 0
         self._wakes.roads["poll"] += len(claims.runs)
         self.emit("runs.claimed", {"runs": len(claims.runs)})
-        loaded = {run.row.run_id: run for run in await self._journal.load_runs([claim.run_id for claim in claims.runs])}
+        loaded = {run.row.run_id: run for run in found}
         for claim in claims.runs:
             if claim.run_id in loaded:
                 self._supervisor.resume(claim, loaded[claim.run_id], owner=owner)

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from enum import Enum
 
-from continuum.model.events import EVENT_FORMAT, Event
+from continuum.journal.port import LoadedRun
+from continuum.model.events import EVENT_FORMAT
 from continuum.model.messages import Message, MessageKind
 from continuum.model.runs import Ending, NewRun
 from continuum.model.states import RunState
@@ -67,6 +68,7 @@ class Execution:
         "_snapshot_seq",
         "_taken",
         "_waiting",
+        "_written",
         "facts",
         "machine",
         "phase",
@@ -84,6 +86,7 @@ class Execution:
         self._is_planned = False
         self._waiting: Settled | None = None
         self._snapshot_seq = 0
+        self._written = 0  # the position up to which the history stands in the journal
 
     @property
     def owner(self) -> str:
@@ -110,29 +113,33 @@ class Execution:
             self._start_elsewhere(run, arguments, now, chosen=chosen)
             return
         turn = self.machine.begin(arguments, now)
-        if isinstance(turn.outcome, Stuck):
+        if isinstance(turn.outcome, Stuck) or self._is_too_long(turn):
             self._start_elsewhere(run, arguments, now, chosen=chosen)
             return
         tasks, leased = self._tasks_of(turn)
         start = self._ledger.start(run, turn, tasks, chosen=chosen)
         self._fly(_Flight(start, turn, (), leased))
 
-    def resume(self, history: Sequence[Event], messages: Sequence[Message], *, snapshot_seq: int) -> None:
+    def resume(self, loaded: LoadedRun) -> None:
         """Bring a claimed run to where its history left it, and go on with what has come in since.
 
         A cancel is honoured before any code runs, and needs none.
         """
         if self.phase is Phase.GONE:  # its lease was lost between the claim and now
             return
+        history = loaded.history
         self.phase = Phase.RESIDENT
-        self._snapshot_seq = snapshot_seq
+        self._snapshot_seq = loaded.snapshot_seq
         self._taken = {event.message_id for event in history if event.message_id is not None}
         early = self._mailbox  # handed in since the claim
-        self._mailbox = [Letter(message, is_stored=True) for message in messages if self._takes(message)]
+        self._mailbox = [Letter(message, is_stored=True) for message in loaded.messages if self._takes(message)]
         self._mailbox += [letter for letter in early if not letter.is_stored or self._takes(letter.message)]
-        last_seq = history[-1].seq if history else 0
+        self._written = history[-1].seq if history else 0
         if any(letter.message.kind is MessageKind.CANCEL for letter in self._mailbox):
-            self._cancel(self._take_mailbox(), base_seq=last_seq)
+            self._cancel(self._take_mailbox())
+            return
+        if loaded.unreadable is not None:
+            self._block(loaded.unreadable)
             return
         assert self.machine is not None, "only a run with a cancel is resumed without its code"
         if history and max(event.format for event in history) > EVENT_FORMAT:
@@ -144,11 +151,8 @@ class Execution:
             self._home.observe("run.drifted", self, seq=drift.seq, expected=drift.expected, found=drift.found)
             self._block(str(drift))
             return
-        if last_seq > self.facts.history_max:
-            self._block(
-                f"the history has {last_seq} events, more than history_max={self.facts.history_max}; "
-                "raise the option, and loop with fewer events per run"
-            )
+        if self._written > self.facts.history_max:
+            self._block(self._too_long)
             return
         self._plan()
 
@@ -183,7 +187,7 @@ class Execution:
     @property
     def grown(self) -> int:
         """How many events the history has beyond the last snapshot."""
-        return self._base_seq - self._snapshot_seq
+        return self._written - self._snapshot_seq
 
     def compacted(self, seq: int) -> None:
         """Take note of a snapshot."""
@@ -196,7 +200,7 @@ class Execution:
         assert self.machine is not None
         self.phase = Phase.LEAVING
         self._waiting = then
-        commit = self._ledger.release(self.machine.deadline, base_seq=self._base_seq)
+        commit = self._ledger.release(self.machine.deadline, base_seq=self._written)
         self._fly(_Flight(commit, None, (), ()))
         return True
 
@@ -227,11 +231,6 @@ class Execution:
         """Tell whether a message is for this generation; a result for another one is deleted unread."""
         return message.generation is None or message.generation == self.facts.generation
 
-    @property
-    def _base_seq(self) -> int:
-        """The position up to which the history stands in the journal."""
-        return self.machine.last_seq - self.machine.unwritten if self.machine is not None else 0
-
     def _take_mailbox(self) -> list[Letter]:
         letters, self._mailbox = self._mailbox, []
         return letters
@@ -248,22 +247,32 @@ class Execution:
             return
         letters = self._take_mailbox()
         if any(letter.message.kind is MessageKind.CANCEL for letter in letters):
-            self._cancel(letters, base_seq=self._base_seq)
+            self._cancel(letters)
             return
         assert self.machine is not None
-        base_seq = self._base_seq
         answers = [answer_of(letter.message) for letter in letters if self._concerns(letter.message)]
         turn = self.machine.turn(answers, self._home.database_now())
-        if isinstance(turn.outcome, Stuck):
+        if isinstance(turn.outcome, Stuck) or self._is_too_long(turn):
             self._mailbox = letters
-            self._block(turn.outcome.reason, base_seq=base_seq)
+            self._block(turn.outcome.reason if isinstance(turn.outcome, Stuck) else self._too_long)
             return
-        self._commit_turn(turn, letters, base_seq)
+        self._commit_turn(turn, letters)
 
-    def _commit_turn(self, turn: Turn, letters: Sequence[Letter], base_seq: int) -> None:
+    def _is_too_long(self, turn: Turn) -> bool:
+        return turn.outcome is None and self._written + len(turn.events) > self.facts.history_max
+
+    @property
+    def _too_long(self) -> str:
+        return (
+            f"the history would have more events than history_max={self.facts.history_max}; "
+            "raise the option, and loop with fewer events per run"
+        )
+
+    def _commit_turn(self, turn: Turn, letters: Sequence[Letter]) -> None:
         tasks, leased = self._tasks_of(turn)
-        commit = self._ledger.of_turn(turn, tasks, read_by(letters), base_seq=base_seq)
+        commit = self._ledger.of_turn(turn, tasks, read_by(letters), base_seq=self._written)
         if commit is None:
+            _answer(letters)  # all of it was for commands that are over: there is nothing to write
             self._rest(turn)
         else:
             self._fly(_Flight(commit, turn, letters, leased))
@@ -279,17 +288,17 @@ class Execution:
                 leased.append(self._ledger.claimed(wanted))
         return tuple(tasks), leased
 
-    def _cancel(self, letters: Sequence[Letter], *, base_seq: int) -> None:
+    def _cancel(self, letters: Sequence[Letter]) -> None:
         """End the run by an ordinary fenced commit; no workflow code runs."""
-        commit = self._ledger.cancellation(self._home.database_now(), read_by(letters), base_seq=base_seq)
+        commit = self._ledger.cancellation(self._home.database_now(), read_by(letters), base_seq=self._written)
         turn = Turn(commit.events, (), (), None, None)
         self.phase = Phase.LEAVING
         self._fly(_Flight(commit, turn, letters, ()))
 
-    def _block(self, reason: str, *, base_seq: int | None = None) -> None:
+    def _block(self, reason: str) -> None:
         """Give the run back as blocked: nothing of the turn is written, and better code may go on from here."""
         self.phase = Phase.LEAVING
-        commit = self._ledger.block(reason, base_seq=self._base_seq if base_seq is None else base_seq)
+        commit = self._ledger.block(reason, base_seq=self._written)
         self._fly(_Flight(commit, None, (), ()))
 
     def _give_back(self, reason: str) -> None:
@@ -320,9 +329,7 @@ class Execution:
             self._unreserve(flight)
             self._mailbox = [*flight.letters, *self._mailbox]
             if isinstance(verdict, Unwritable) and flight.write.state is not RunState.BLOCKED:
-                self._block(
-                    f"the database refuses what this turn wrote: {verdict.error}", base_seq=flight.write.base_seq
-                )
+                self._block(f"the database refuses what this turn wrote: {verdict.error}")
             else:
                 self.phase = Phase.LEAVING
                 self._home.doubt(self)
@@ -340,9 +347,8 @@ class Execution:
 
     def _landed(self, flight: _Flight) -> None:
         write, turn = flight.write, flight.turn
-        for letter in flight.letters:
-            if letter.settled is not None:
-                letter.settled(Landed())
+        self._written += len(write.events)
+        _answer(flight.letters)
         if isinstance(write, Start) and self.phase is Phase.STARTING:
             self.phase = Phase.RESIDENT
         if turn is not None and turn.logs:
@@ -412,3 +418,10 @@ class Execution:
         settled, self._waiting = self._waiting, None
         self._leave(None)
         self._home.submit(pending_start(run, arguments, now, chosen=chosen), settled or (lambda _verdict: None))
+
+
+def _answer(letters: Sequence[Letter]) -> None:
+    """Tell senders that their letters were read."""
+    for letter in letters:
+        if letter.settled is not None:
+            letter.settled(Landed())

@@ -1,8 +1,9 @@
 """Renews this process's owner row: one UPDATE per instance and interval keeps every lease that the process holds.
 
 On SQL journals the renewals of all instances run on one thread with a loop and connections of its own, so that a blocked
-host loop does not lose its leases at once. It is not trusted for ever either: the host's loop ticks, and after three TTLs
-of silence the thread deletes the owner row, for a process that cannot run its executions must let others have them.
+host loop does not lose its leases at once. It is not trusted for ever either: the host's loop ticks, the committer gets
+answers, and after three TTLs of silence the thread deletes the owner row, for a process that cannot run its executions
+or cannot write what they do must let others have them.
 
 An owner row that is gone means that everything leased to it is lost: executions are discarded, and the process comes
 back under a new owner id.
@@ -18,14 +19,14 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Protocol
 
-from continuum.errors import JournalUnavailable
+from continuum.errors import ContinuumError
 from continuum.journal.port import OwnerJournal
 from continuum.model.owners import Owner
-from continuum.runtime.component import Component, Loop
+from continuum.runtime.component import DEGRADED_AFTER, Component, Loop
 from continuum.runtime.node import Node
 
 RETRY_SECONDS = 1.0  # after a failed renewal: sooner than the interval, the row still lives
-SILENCE_TTLS = 3.0  # of the host's loop, until its leases are given up
+SILENCE_TTLS = 3.0  # of the host's loop or its committer, until its leases are given up
 
 
 class HeartJournal(OwnerJournal, Protocol):
@@ -107,19 +108,28 @@ class ThreadedHeartbeater(Component):
     """Renews on the process's heartbeat thread, and watches the host's loop from there."""
 
     def __init__(
-        self, name: str, *, node: Node, journal: HeartJournal, membership: Membership, interval: float
+        self,
+        name: str,
+        *,
+        node: Node,
+        journal: HeartJournal,
+        membership: Membership,
+        interval: float,
+        unanswered_since: Callable[[], float | None],
     ) -> None:
         super().__init__(name)
         self._node = node
         self._journal = journal
         self._membership = membership
         self._interval = interval
+        self._unanswered_since = unanswered_since  # since when the committer waits for an answer, if it does
+        self._failures = 0
         self._host: asyncio.AbstractEventLoop | None = None
         self._thread: HeartThread | None = None
         self._beating: asyncio.Future[Any] | None = None
         self._ticked_at = 0.0
         self._tick: asyncio.TimerHandle | None = None
-        self._stop: asyncio.Event | None = None
+        self._stop = asyncio.Event()
         self._rejoining: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -128,6 +138,7 @@ class ThreadedHeartbeater(Component):
             return
         self._host = asyncio.get_running_loop()
         self._ticking()
+        self._stop = asyncio.Event()  # it will belong to the thread's loop
         self._thread = HeartThread.shared()
         self._beating = self._thread.run(self._beat())
 
@@ -138,9 +149,17 @@ class ThreadedHeartbeater(Component):
             return
         if self._tick is not None:
             self._tick.cancel()
-        self._thread.call(lambda: self._stop.set() if self._stop is not None else None)
+        self._thread.call(self._stop.set)
         await asyncio.wait([beating])
         self._thread.release()
+        if self._rejoining is not None:
+            self._rejoining.cancel()
+            await asyncio.gather(self._rejoining, return_exceptions=True)
+
+    @property
+    def is_degraded(self) -> bool:
+        """Whether renewals keep failing."""
+        return self._failures >= DEGRADED_AFTER
 
     def _ticking(self) -> None:
         assert self._host is not None
@@ -150,37 +169,44 @@ class ThreadedHeartbeater(Component):
     # --- on the heartbeat thread --------------------------------------------------------------------------------------
 
     async def _beat(self) -> None:
-        self._stop = asyncio.Event()
         owners = self._journal.heart()
         pause = self._interval
         try:
             while not await self._stopped_within(pause):
                 try:
                     pause = await self._renew(owners)
-                except JournalUnavailable as error:
-                    self._tell(partial(self._node.emit, "lease.renewal_failed", error=str(error)))
+                    self._failures = 0
+                except Exception as error:  # noqa: BLE001  # whatever it is, the row may live: the heart must not stop
+                    self._failures += 1
+                    self._tell(partial(self._node.emit, "lease.renewal_failed", error=repr(error)))
                     pause = min(RETRY_SECONDS, self._interval)
         finally:
-            with contextlib.suppress(JournalUnavailable):
+            with contextlib.suppress(ContinuumError):
                 await self._journal.close_heart()
 
     async def _renew(self, owners: OwnerJournal) -> float:
         owner = self._node.owner
         if owner is None:
             return min(RETRY_SECONDS, self._interval)
-        silence = self._node.clock.monotonic() - self._ticked_at
-        if silence > SILENCE_TTLS * self._node.lease_ttl:
+        loop_silence, commit_silence = self._silences()
+        if loop_silence > self._node.lease_ttl:
+            self._node.emit("loop.blocked", {"silence_seconds": loop_silence})
+        if commit_silence > self._node.lease_ttl:
+            self._tell(partial(self._node.emit, "commit.blocked", {"silence_seconds": commit_silence}))
+        if max(loop_silence, commit_silence) > SILENCE_TTLS * self._node.lease_ttl:
             await owners.retire(owner)
-            self._tell(self._lost)
+            self._tell(partial(self._lost, owner))
             return self._interval
-        if silence > self._node.lease_ttl:
-            self._node.emit("loop.blocked", {"silence_seconds": silence})
         now = await owners.renew(owner, ttl_seconds=self._node.lease_ttl)
-        self._tell(self._lost if now is None else lambda: self._membership.renewed(now))
+        self._tell(partial(self._lost, owner) if now is None else partial(self._membership.renewed, now))
         return self._interval
 
+    def _silences(self) -> tuple[float, float]:
+        """Return for how long the host's loop has not ticked, and its committer not been answered."""
+        now, unanswered = self._node.clock.monotonic(), self._unanswered_since()
+        return now - self._ticked_at, 0.0 if unanswered is None else now - unanswered
+
     async def _stopped_within(self, seconds: float) -> bool:
-        assert self._stop is not None
         try:
             async with asyncio.timeout(seconds):
                 await self._stop.wait()
@@ -195,18 +221,21 @@ class ThreadedHeartbeater(Component):
 
     # --- back on the host's loop --------------------------------------------------------------------------------------
 
-    def _lost(self) -> None:
-        if self._node.owner is None or self._host is None:
+    def _lost(self, owner: str) -> None:
+        if self._node.owner != owner or self._host is None:
             return
         self._membership.lost()
         self._rejoining = self._host.create_task(self._rejoin())
 
     async def _rejoin(self) -> None:
-        """Come back under a new owner id."""
+        """Come back under a new owner id, once what is written is answered again."""
         while self._beating is not None and self._node.owner is None and not self._node.is_draining:
-            try:
-                await self._membership.register(self._journal)
-            except JournalUnavailable:
+            if self._silences()[1] <= self._node.lease_ttl:
+                try:
+                    await self._membership.register(self._journal)
+                except Exception as error:  # noqa: BLE001  # until it is back, this node holds nothing: it goes on trying
+                    self._node.emit("lease.renewal_failed", error=repr(error))
+            if self._node.owner is None:
                 await self._node.clock.sleep(min(RETRY_SECONDS, self._interval))
 
 

@@ -53,6 +53,7 @@ class Recovery(Loop):
         self._knows_run = knows_run
         self._audit_every = audit_every
         self._passes = 0
+        self._audits = 0  # asked for, besides those of every so many passes
         self._suspect_runs: dict[str, int] = {}
         self._suspect_tasks: dict[Attempt, None] = {}
 
@@ -65,9 +66,14 @@ class Recovery(Loop):
                 for owner in await self._owners.declare_dead():
                     self.emit("owner.dead", owner=owner)
             await self.sweep()
-        if is_thorough:
+        if is_thorough or self._audits > 0:
+            self._audits = max(self._audits - 1, 0)
             await self.audit()
         return False
+
+    def audit_soon(self) -> None:
+        """Audit in the next two passes: the answer to a claim was lost."""
+        self._audits = 2
 
     async def sweep(self) -> None:
         """Free what owners without a row hold."""

@@ -11,14 +11,15 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+from continuum.codec import check_size
 from continuum.definitions.workflow import Workflow
 from continuum.errors import JournalUnavailable
 from continuum.journal.group import GroupCommitter
-from continuum.journal.port import Claim, LoadedRun, ReadJournal, RecoveryJournal
+from continuum.journal.port import Claim, Contended, LoadedRun, ReadJournal, RecoveryJournal
 from continuum.model.messages import MessageKind
-from continuum.model.runs import Ending, NewRun, RunRow
+from continuum.model.runs import Ending, NewRun
 from continuum.model.states import RunState
 from continuum.model.tasks import ClaimedTask, TaskKey
 from continuum.model.writes import Write
@@ -35,11 +36,35 @@ from continuum.runtime.pubsub import PubSub
 from continuum.runtime.registry import Registry
 from continuum.runtime.wakes import Wakes
 
+T = TypeVar("T")
+
 workflow_logger = logging.getLogger("continuum.workflow")
 
 
 class SupervisorJournal(ReadJournal, RecoveryJournal, Protocol):
     """What the supervisor reads and releases."""
+
+
+class Bounded:
+    """A workflow's code whose result has a limit in bytes."""
+
+    __slots__ = ("_limit", "_workflow")
+
+    def __init__(self, workflow: Workflow[..., object], limit: int) -> None:
+        self._workflow = workflow
+        self._limit = limit
+
+    def open(self, arguments: bytes) -> Coroutine[object, object, object]:
+        """Decode journaled arguments and call the function."""
+        return self._workflow.open(arguments)
+
+    def seal(self, result: object) -> bytes:
+        """Validate and encode the result; one that is too large fails the run like one that cannot be stored."""
+        return check_size(self._workflow.seal(result), self._limit, f"the result of workflow {self._workflow.name}")
+
+    def fails_on(self, error: BaseException) -> bool:
+        """Tell whether an exception fails the run."""
+        return self._workflow.fails_on(error)
 
 
 class RunSupervisor(Component):
@@ -60,6 +85,7 @@ class RunSupervisor(Component):
         find_workflow: Callable[[str, int], Workflow[..., object] | None],
         cache: int,
         history_max: int,
+        payload_max: int,
     ) -> None:
         super().__init__(name)
         self._node = node
@@ -73,15 +99,18 @@ class RunSupervisor(Component):
         self._find_workflow = find_workflow
         self._cache = cache
         self._history_max = history_max
+        self._payload_max = payload_max
         self._idle: dict[str, Execution] = {}  # least recently idle first
-        self._deadlines: Callable[[Execution, datetime], object] = lambda _execution, _deadline: None
+        self._deadlines: Callable[[Execution, datetime], object] | None = None
+        self._starved = False  # somebody asked for room and got none
         self._chores: set[asyncio.Task[None]] = set()
         self._emptier = Nudge(node.clock)
         self._loop: asyncio.AbstractEventLoop | None = None
         self.is_open = False
+        self.hears_messages = False  # whether a signal router brings what is posted to runs that live here
 
     def watch_deadlines_with(self, watch: Callable[[Execution, datetime], object]) -> None:
-        """Let a timer wheel know of deadlines; without one, due runs are found by the dispatcher once evicted."""
+        """Let a timer wheel know of deadlines; without one, runs with a deadline are evicted and found when due."""
         self._deadlines = watch
 
     # --- making executions --------------------------------------------------------------------------------------------
@@ -91,7 +120,9 @@ class RunSupervisor(Component):
         """How many more executions may live here; idle ones make way."""
         if not self.is_open or self._node.is_draining or self._node.owner is None:
             return 0
-        return self._cache - len(self._registry) + len(self._idle)
+        free = self._cache - len(self._registry) + len(self._idle)
+        self._starved = self._starved or free <= 0
+        return free
 
     def attach(self) -> None:
         """Belong to the running loop, without opening for runs: enough to end one that was cancelled."""
@@ -111,6 +142,10 @@ class RunSupervisor(Component):
         """Tell whether a run lives here."""
         return run_id in self._registry
 
+    def serves(self, workflow: Workflow[..., object]) -> bool:
+        """Tell whether this instance was told to run a workflow; others may."""
+        return self._find_workflow(workflow.name, workflow.version) is not None
+
     def start_run(
         self,
         run: NewRun,
@@ -126,7 +161,7 @@ class RunSupervisor(Component):
         self._make_way(1)
         now = self._node.database_now()
         machine = Machine(
-            workflow,
+            Bounded(workflow, self._payload_max),
             RunInfo(run.run_id, run.workflow, run.version, 1, run.namespace, self._node.instance, now),
         )
         facts = Facts(run.run_id, run.workflow, run.version, run.namespace, 1, self._history_max)
@@ -137,6 +172,8 @@ class RunSupervisor(Component):
     def resume(self, claim: Claim, loaded: LoadedRun, *, owner: str) -> None:
         """Bring a run that was just claimed to life."""
         older = self._registry.get(claim.run_id)
+        if older is not None and older.token > claim.token:  # the answer to this claim was slow, the lease has moved on
+            return
         if older is not None:  # its lease was lost without our knowing; this claim is newer by its token
             older.discard()
         row = loaded.row
@@ -151,21 +188,23 @@ class RunSupervisor(Component):
         info = RunInfo(
             row.run_id, row.workflow, row.version, row.generation, row.namespace, self._node.instance, row.created_at
         )
-        machine = Machine(workflow, info) if workflow is not None else None
+        machine = Machine(Bounded(workflow, self._payload_max), info) if workflow is not None else None
         facts = Facts(row.run_id, row.workflow, row.version, row.namespace, row.generation, self._history_max)
         execution = Execution(facts, machine, self, owner=owner, token=claim.token)
         self._registry.add(row.run_id, execution)
         self.observe("run.resumed", execution, events=len(loaded.history))
-        self.soon(lambda: execution.resume(loaded.history, loaded.messages, snapshot_seq=loaded.snapshot_seq))
+        self.soon(lambda: execution.resume(loaded))
 
     async def _leave_to_others(self, claim: Claim, owner: str, reason: str) -> None:
         self._node.emit("run.unservable", run_id=claim.run_id, reason=reason)
-        await self._journal.release_run(
-            claim.run_id,
-            owner=owner,
-            token=claim.token,
-            state=RunState.SUSPENDED,
-            backoff_seconds=BLOCKED_BACKOFF_SECONDS,
+        await self._patiently(
+            lambda: self._journal.release_run(
+                claim.run_id,
+                owner=owner,
+                token=claim.token,
+                state=RunState.SUSPENDED,
+                backoff_seconds=BLOCKED_BACKOFF_SECONDS,
+            )
         )
 
     # --- what executions call (execution.Home) ------------------------------------------------------------------------
@@ -205,16 +244,28 @@ class RunSupervisor(Component):
 
     def wake_at(self, execution: Execution, deadline: datetime) -> None:
         """Poke the execution at its deadline."""
-        self._deadlines(execution, deadline)
+        if self._deadlines is not None:
+            self._deadlines(execution, deadline)
 
     def is_idle(self, execution: Execution) -> None:
         """Take note that it may be evicted."""
         self._idle[execution.facts.run_id] = execution
-        self._emptier.set()
-        if self._node.is_draining:
+        self._has_room()
+        if self._node.is_draining or not self._is_woken_here(execution):
             execution.evict()
         elif len(self._registry) > self._cache:
             self._make_way(0)
+
+    def _is_woken_here(self, execution: Execution) -> bool:
+        """Tell whether it may rest in memory: what is off does not wake it, but a claim finds what nobody holds."""
+        has_deadline = execution.machine is not None and execution.machine.deadline is not None
+        return self.hears_messages and (self._deadlines is not None or not has_deadline)
+
+    def _has_room(self) -> None:
+        self._emptier.set()
+        if self._starved:
+            self._starved = False
+            self._wakes.claim_runs()
 
     def is_busy(self, execution: Execution) -> None:
         """Take note that it may not be evicted."""
@@ -226,7 +277,7 @@ class RunSupervisor(Component):
         self._registry.remove(run_id, execution)
         if self._idle.get(run_id) is execution:
             del self._idle[run_id]
-        self._emptier.set()
+        self._has_room()
         if ending is not None:
             self._pubsub.publish(ending)
 
@@ -259,9 +310,11 @@ class RunSupervisor(Component):
     # --- giving up and going away -------------------------------------------------------------------------------------
 
     async def _resolve_doubt(self, execution: Execution) -> None:
+        execution.discard(await self._patiently(lambda: self._what_became_of(execution)))
+
+    async def _what_became_of(self, execution: Execution) -> Ending | None:
         run_id = execution.facts.run_id
-        row = await self._read_patiently(run_id)
-        ending: Ending | None = None
+        row = await self._journal.run(run_id)
         if row is not None and row.lease_owner == execution.owner and row.lease_token == execution.token:
             # Ours, and yet refused: an older ambiguity, or a bug. The journal is right; start over from it.
             await self._journal.release_run(
@@ -270,17 +323,18 @@ class RunSupervisor(Component):
             self.observe("lease.released", execution, reason="a commit was refused")
             self._wakes.runs_waiting()
         elif row is not None and row.state.has_ended:
-            ending = next(iter(await self._journal.endings([run_id])), None)
+            return next(iter(await self._journal.endings([run_id])), None)
         else:
             self.observe("lease.lost", execution)
-        execution.discard(ending)
+        return None
 
-    async def _read_patiently(self, run_id: str) -> RunRow | None:
+    async def _patiently(self, step: Callable[[], Coroutine[object, None, T]]) -> T:
+        """Repeat a step until the database has answered it: an execution in doubt can neither go on nor be forgotten."""
         delay_seconds = 0.05
         while True:
             try:
-                return await self._journal.run(run_id)
-            except JournalUnavailable:
+                return await step()
+            except (JournalUnavailable, Contended):
                 await self._node.clock.sleep(delay_seconds)
                 delay_seconds = min(delay_seconds * 2, 1.0)
 

@@ -27,6 +27,7 @@ class Wakes:
         self.read_inbox: Callable[[], object] = _nobody
         self.tell_others: Callable[[str], object] = _nobody
         self.watch_deadline: Callable[[float], object] = _nobody
+        self.audit: Callable[[], object] = _nobody  # a claim's answer was lost: something may be ours unknown to us
 
     def runs_waiting(self) -> None:
         """Nudge who can claim: runs were written that nobody holds."""

@@ -12,12 +12,13 @@ WITH started AS (
         CAST(s.attributes AS jsonb), s.key, s.fingerprint, s.retention, s.trace, clock_timestamp(),
         CASE WHEN s.state IN ('completed', 'failed', 'cancelled') THEN clock_timestamp() END,
         CASE WHEN s.state IN ('completed', 'failed', 'cancelled') THEN clock_timestamp() + make_interval(secs => s.retention) END
-    FROM unnest(CAST(:s_id AS uuid[]), CAST(:s_workflow AS text[]), CAST(:s_version AS integer[]), CAST(:s_namespace
-            AS text[]), CAST(:s_state AS text[]), CAST(:s_last_seq AS bigint[]), CAST(:s_owner AS text[]),
-            CAST(:s_token AS bigint[]), CAST(:s_wake_at AS timestamptz[]), CAST(:s_attributes AS text[]),
-            CAST(:s_key AS text[]), CAST(:s_fingerprint AS bytea[]), CAST(:s_retention AS double
-            precision[]), CAST(:s_trace AS text[])) AS s(id, workflow, version, namespace, state, last_seq,
-            owner, token, wake_at, attributes, key, fingerprint, retention, trace)
+    FROM unnest(CAST(CAST(:s_id AS text) AS uuid[]), CAST(:s_workflow AS text[]), CAST(CAST(:s_version AS text) AS
+            integer[]), CAST(:s_namespace AS text[]), CAST(:s_state AS text[]), CAST(CAST(:s_last_seq AS
+            text) AS bigint[]), CAST(:s_owner AS text[]), CAST(CAST(:s_token AS text) AS bigint[]),
+            CAST(:s_wake_at AS timestamptz[]), CAST(:s_attributes AS text[]), CAST(:s_key AS text[]),
+            CAST(:s_fingerprint AS bytea[]), CAST(CAST(:s_retention AS text) AS double precision[]),
+            CAST(:s_trace AS text[])) AS s(id, workflow, version, namespace, state, last_seq, owner, token,
+            wake_at, attributes, key, fingerprint, retention, trace)
     ON CONFLICT DO NOTHING RETURNING id),
 held AS (
     UPDATE continuum_runs SET
@@ -32,12 +33,13 @@ held AS (
         lease_token = CASE WHEN c.gives_up THEN lease_token + 1 ELSE lease_token END,
         retention_until = CASE WHEN c.ends THEN clock_timestamp() + make_interval(secs => retention_seconds) ELSE retention_until END,
         ended_at = CASE WHEN c.ends THEN clock_timestamp() ELSE ended_at END
-    FROM unnest(CAST(:c_of_run AS uuid[]), CAST(:c_owner AS text[]), CAST(:c_token AS bigint[]),
-            CAST(:c_of_generation AS integer[]), CAST(:c_base_seq AS bigint[]), CAST(:c_new_seq AS
-            bigint[]), CAST(:c_new_state AS text[]), CAST(:c_new_wake_at AS timestamptz[]), CAST(:c_backoff
-            AS double precision[]), CAST(:c_new_reason AS text[]), CAST(:c_gives_up AS boolean[]),
-            CAST(:c_ends AS boolean[])) AS c(of_run, owner, token, of_generation, base_seq, new_seq,
-            new_state, new_wake_at, backoff, new_reason, gives_up, ends)
+    FROM unnest(CAST(CAST(:c_of_run AS text) AS uuid[]), CAST(:c_owner AS text[]), CAST(CAST(:c_token AS text) AS
+            bigint[]), CAST(CAST(:c_of_generation AS text) AS integer[]), CAST(CAST(:c_base_seq AS text) AS
+            bigint[]), CAST(CAST(:c_new_seq AS text) AS bigint[]), CAST(:c_new_state AS text[]),
+            CAST(:c_new_wake_at AS timestamptz[]), CAST(CAST(:c_backoff AS text) AS double precision[]),
+            CAST(:c_new_reason AS text[]), CAST(CAST(:c_gives_up AS text) AS boolean[]), CAST(CAST(:c_ends
+            AS text) AS boolean[])) AS c(of_run, owner, token, of_generation, base_seq, new_seq, new_state,
+            new_wake_at, backoff, new_reason, gives_up, ends)
     WHERE id = c.of_run AND COALESCE(lease_owner, '') = c.owner AND lease_token = c.token AND generation = c.of_generation
       AND last_seq = c.base_seq AND state IN ('running', 'suspended')
     RETURNING id, c.ends),
@@ -45,34 +47,36 @@ ok AS (SELECT id FROM started UNION ALL SELECT id FROM held),
 ended AS (SELECT id FROM held WHERE ends),
 written AS (
     INSERT INTO continuum_events (run_id, generation, seq, token, type, format, command_id, message_id, name, key, payload, at)
-    SELECT * FROM unnest(CAST(:e_run_id AS uuid[]), CAST(:e_generation AS integer[]), CAST(:e_seq AS bigint[]), CAST(:e_token
-            AS bigint[]), CAST(:e_type AS text[]), CAST(:e_format AS smallint[]), CAST(:e_command_id AS
-            integer[]), CAST(:e_message_id AS uuid[]), CAST(:e_name AS text[]), CAST(:e_key AS text[]),
-            CAST(:e_payload AS bytea[]), CAST(:e_at AS timestamptz[])) AS e(run_id, generation, seq, token,
-            type, format, command_id, message_id, name, key, payload, at)
+    SELECT * FROM unnest(CAST(CAST(:e_run_id AS text) AS uuid[]), CAST(CAST(:e_generation AS text) AS integer[]),
+            CAST(CAST(:e_seq AS text) AS bigint[]), CAST(CAST(:e_token AS text) AS bigint[]), CAST(:e_type
+            AS text[]), CAST(CAST(:e_format AS text) AS smallint[]), CAST(CAST(:e_command_id AS text) AS
+            integer[]), CAST(CAST(:e_message_id AS text) AS uuid[]), CAST(:e_name AS text[]), CAST(:e_key AS
+            text[]), CAST(:e_payload AS bytea[]), CAST(:e_at AS timestamptz[])) AS e(run_id, generation,
+            seq, token, type, format, command_id, message_id, name, key, payload, at)
     WHERE (e.run_id IN (SELECT id FROM ok)) IS TRUE),
 scheduled AS (
     INSERT INTO continuum_tasks (run_id, generation, command_id, event_seq, activity, queue, priority, options, attempt, max_attempts,
         available_at, lease_owner)
     SELECT t.run_id, t.generation, t.command_id, t.event_seq, t.activity, t.queue, t.priority, t.options, 1,
         t.max_attempts, clock_timestamp(), t.owner
-    FROM unnest(CAST(:t_run_id AS uuid[]), CAST(:t_generation AS integer[]), CAST(:t_command_id AS integer[]),
-            CAST(:t_event_seq AS bigint[]), CAST(:t_activity AS text[]), CAST(:t_queue AS text[]),
-            CAST(:t_priority AS integer[]), CAST(:t_options AS bytea[]), CAST(:t_max_attempts AS integer[]),
+    FROM unnest(CAST(CAST(:t_run_id AS text) AS uuid[]), CAST(CAST(:t_generation AS text) AS integer[]),
+            CAST(CAST(:t_command_id AS text) AS integer[]), CAST(CAST(:t_event_seq AS text) AS bigint[]),
+            CAST(:t_activity AS text[]), CAST(:t_queue AS text[]), CAST(CAST(:t_priority AS text) AS
+            integer[]), CAST(:t_options AS bytea[]), CAST(CAST(:t_max_attempts AS text) AS integer[]),
             CAST(:t_owner AS text[])) AS t(run_id, generation, command_id, event_seq, activity, queue,
             priority, options, max_attempts, owner)
     WHERE (t.run_id IN (SELECT id FROM ok)) IS TRUE),
 done AS MATERIALIZED (
-    SELECT * FROM unnest(CAST(:d_run_id AS uuid[]), CAST(:d_generation AS integer[]), CAST(:d_command_id AS integer[])) AS
-            d(run_id, generation, command_id)
+    SELECT * FROM unnest(CAST(CAST(:d_run_id AS text) AS uuid[]), CAST(CAST(:d_generation AS text) AS integer[]),
+            CAST(CAST(:d_command_id AS text) AS integer[])) AS d(run_id, generation, command_id)
     WHERE (d.run_id IN (SELECT id FROM ok)) IS TRUE),
 resolved AS (
     DELETE FROM continuum_tasks AS k
     WHERE k.run_id = ANY(ARRAY(SELECT done.run_id FROM done))
       AND ((k.run_id, k.generation, k.command_id) IN (SELECT * FROM done)) IS TRUE),
 consumed AS MATERIALIZED (
-    SELECT * FROM unnest(CAST(:g_run_id AS uuid[]), CAST(:g_id AS uuid[]), CAST(:g_tombstone AS boolean[])) AS g(run_id, id,
-            tombstone)
+    SELECT * FROM unnest(CAST(CAST(:g_run_id AS text) AS uuid[]), CAST(CAST(:g_id AS text) AS uuid[]), CAST(CAST(:g_tombstone
+            AS text) AS boolean[])) AS g(run_id, id, tombstone)
     WHERE (g.run_id IN (SELECT id FROM ok)) IS TRUE),
 taken AS (
     DELETE FROM continuum_inbox AS m
@@ -108,11 +112,11 @@ SELECT CAST(m.id AS text) AS message_id, CAST(m.run_id AS text) AS run_id, m.kin
 ORDER BY m.n;
 
 -- inbox.post: Insert messages into the inboxes of active runs; takes no lock on runs.
-WITH wanted AS MATERIALIZED (SELECT * FROM unnest(CAST(:w_place AS integer[]), CAST(:w_id AS uuid[]), CAST(:w_of_run AS uuid[]), CAST(:w_kind AS
-            text[]), CAST(:w_name AS text[]), CAST(:w_generation AS integer[]), CAST(:w_command_id AS
-            integer[]), CAST(:w_delivery_id AS text[]), CAST(:w_payload AS bytea[]), CAST(:w_format AS
-            smallint[])) AS w(place, id, of_run, kind, name, generation, command_id, delivery_id, payload,
-            format)),
+WITH wanted AS MATERIALIZED (SELECT * FROM unnest(CAST(CAST(:w_place AS text) AS integer[]), CAST(CAST(:w_id AS text) AS uuid[]), CAST(CAST(:w_of_run
+            AS text) AS uuid[]), CAST(:w_kind AS text[]), CAST(:w_name AS text[]), CAST(CAST(:w_generation
+            AS text) AS integer[]), CAST(CAST(:w_command_id AS text) AS integer[]), CAST(:w_delivery_id AS
+            text[]), CAST(:w_payload AS bytea[]), CAST(CAST(:w_format AS text) AS smallint[])) AS w(place,
+            id, of_run, kind, name, generation, command_id, delivery_id, payload, format)),
 put AS (
     INSERT INTO continuum_inbox (id, run_id, kind, name, generation, command_id, delivery_id, payload, format, at)
     SELECT w.id, w.of_run, w.kind, w.name, w.generation, w.command_id, w.delivery_id, w.payload, w.format, clock_timestamp()
@@ -138,12 +142,14 @@ VALUES (:id, :run_id, :kind, :name, :generation, :command_id, :delivery_id, :pay
 
 -- tasks.finish: End tasks and post their results to their runs, fenced by task owner and attempt and an active run.
 WITH wanted AS MATERIALIZED (
-    SELECT * FROM unnest(CAST(:w_of_run AS uuid[]), CAST(:w_of_generation AS integer[]), CAST(:w_of_command AS integer[]),
-            CAST(:w_owner AS text[]), CAST(:w_of_attempt AS integer[]), CAST(:w_id AS uuid[]), CAST(:w_kind
-            AS text[]), CAST(:w_name AS text[]), CAST(:w_generation AS integer[]), CAST(:w_command_id AS
-            integer[]), CAST(:w_delivery_id AS text[]), CAST(:w_payload AS bytea[]), CAST(:w_format AS
-            smallint[])) AS w(of_run, of_generation, of_command, owner, of_attempt, id, kind, name,
-            generation, command_id, delivery_id, payload, format)),
+    SELECT * FROM unnest(CAST(CAST(:w_of_run AS text) AS uuid[]), CAST(CAST(:w_of_generation AS text) AS integer[]),
+            CAST(CAST(:w_of_command AS text) AS integer[]), CAST(:w_owner AS text[]),
+            CAST(CAST(:w_of_attempt AS text) AS integer[]), CAST(CAST(:w_id AS text) AS uuid[]),
+            CAST(:w_kind AS text[]), CAST(:w_name AS text[]), CAST(CAST(:w_generation AS text) AS
+            integer[]), CAST(CAST(:w_command_id AS text) AS integer[]), CAST(:w_delivery_id AS text[]),
+            CAST(:w_payload AS bytea[]), CAST(CAST(:w_format AS text) AS smallint[])) AS w(of_run,
+            of_generation, of_command, owner, of_attempt, id, kind, name, generation, command_id,
+            delivery_id, payload, format)),
 ended AS (
     DELETE FROM continuum_tasks
     WHERE run_id = ANY(ARRAY(SELECT w.of_run FROM wanted AS w))
@@ -230,19 +236,19 @@ holders AS (SELECT owner FROM of_runs UNION SELECT owner FROM of_tasks)
 SELECT
     EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.lease_owner IS NULL AND r.state = 'running')
     OR EXISTS (SELECT 1 FROM continuum_runs AS r
-               WHERE r.lease_owner IS NULL AND r.state IN ('pending', 'suspended', 'blocked') AND r.wake_at <= clock_timestamp())
+               WHERE r.lease_owner IS NULL AND r.state IN ('pending', 'suspended', 'blocked') AND r.wake_at <= (SELECT clock_timestamp()))
     OR EXISTS (SELECT 1 FROM continuum_inbox AS m JOIN continuum_runs AS r ON r.id = m.run_id
                WHERE m.read_at IS NULL AND r.lease_owner IS NULL
                  AND (r.state = 'suspended' OR (r.state IN ('pending', 'running', 'suspended', 'blocked') AND m.kind = 'cancel'))) AS runs,
-    EXISTS (SELECT 1 FROM continuum_tasks AS t WHERE t.lease_owner IS NULL AND t.available_at <= clock_timestamp()) AS tasks,
-    EXISTS (SELECT 1 FROM continuum_owners AS o WHERE o.expires_at < clock_timestamp())
+    EXISTS (SELECT 1 FROM continuum_tasks AS t WHERE t.lease_owner IS NULL AND t.available_at <= (SELECT clock_timestamp())) AS tasks,
+    EXISTS (SELECT 1 FROM continuum_owners AS o WHERE o.expires_at < (SELECT clock_timestamp()))
     OR EXISTS (SELECT 1 FROM holders AS h WHERE h.owner IS NOT NULL
                AND NOT EXISTS (SELECT 1 FROM continuum_owners AS o WHERE o.owner = h.owner)) AS orphans;
 
 -- runs ----------------------------------------------------------------------------------------------------------------
 
 -- runs.claim: Lease unleased runs that have evidence, to an owner whose row exists.
-WITH mine AS MATERIALIZED (SELECT m.workflow, m.version FROM unnest(CAST(:m_workflow AS text[]), CAST(:m_version AS integer[])) AS m(workflow, version)),
+WITH mine AS MATERIALIZED (SELECT m.workflow, m.version FROM unnest(CAST(:m_workflow AS text[]), CAST(CAST(:m_version AS text) AS integer[])) AS m(workflow, version)),
 moment AS MATERIALIZED (SELECT clock_timestamp() AS now),
 candidates AS MATERIALIZED (
     SELECT id FROM (
@@ -271,7 +277,7 @@ claimed AS (
 SELECT moment.now, claimed.* FROM moment LEFT JOIN claimed ON true ORDER BY claimed.run_id;
 
 -- runs.claim_chosen: Lease those of the given runs that have evidence.
-WITH mine AS MATERIALIZED (SELECT m.workflow, m.version FROM unnest(CAST(:m_workflow AS text[]), CAST(:m_version AS integer[])) AS m(workflow, version)),
+WITH mine AS MATERIALIZED (SELECT m.workflow, m.version FROM unnest(CAST(:m_workflow AS text[]), CAST(CAST(:m_version AS text) AS integer[])) AS m(workflow, version)),
 moment AS MATERIALIZED (SELECT clock_timestamp() AS now),
 candidates AS MATERIALIZED (
     SELECT r.id FROM continuum_runs AS r
@@ -345,8 +351,9 @@ WHERE r.id = :run_id ORDER BY e.seq;
 -- events.of_runs: Read pieces of several histories.
 SELECT CAST(e.run_id AS text) AS run_id, e.seq, e.type, e.at, e.command_id, CAST(e.message_id AS text) AS message_id, e.name, e.payload, e.key,
        e.format
-FROM unnest(CAST(:w_of_run AS uuid[]), CAST(:w_of_generation AS integer[]), CAST(:w_after_seq AS bigint[]),
-            CAST(:w_upto_seq AS bigint[])) AS w(of_run, of_generation, after_seq, upto_seq)
+FROM unnest(CAST(CAST(:w_of_run AS text) AS uuid[]), CAST(CAST(:w_of_generation AS text) AS integer[]),
+            CAST(CAST(:w_after_seq AS text) AS bigint[]), CAST(CAST(:w_upto_seq AS text) AS bigint[])) AS
+            w(of_run, of_generation, after_seq, upto_seq)
 JOIN continuum_events AS e ON e.run_id = w.of_run AND e.generation = w.of_generation
     AND e.seq > w.after_seq AND e.seq <= w.upto_seq
 ORDER BY e.run_id, e.seq;
@@ -413,8 +420,8 @@ FROM continuum_tasks AS t WHERE t.lease_owner = ANY(CAST(:dead AS text[])) LIMIT
 -- sweep.delete_tasks: Delete tasks that were locked before.
 DELETE FROM continuum_tasks WHERE run_id = ANY(CAST(:ids AS uuid[])) AND ((run_id, generation, command_id) IN (
     SELECT w.of_run, w.of_generation, w.of_command
-    FROM unnest(CAST(:w_of_run AS uuid[]), CAST(:w_of_generation AS integer[]), CAST(:w_of_command AS integer[])) AS
-            w(of_run, of_generation, of_command))) IS TRUE;
+    FROM unnest(CAST(CAST(:w_of_run AS text) AS uuid[]), CAST(CAST(:w_of_generation AS text) AS integer[]),
+            CAST(CAST(:w_of_command AS text) AS integer[])) AS w(of_run, of_generation, of_command))) IS TRUE;
 
 -- snapshots.save: Store a compacted prefix of a history, unless a newer one is there.
 INSERT INTO continuum_snapshots (run_id, generation, seq, format, blob)
@@ -450,7 +457,7 @@ DELETE FROM continuum_runs WHERE id = ANY(CAST(:ids AS uuid[]));
 -- tasks ---------------------------------------------------------------------------------------------------------------
 
 -- tasks.claim: Lease due tasks, the most urgent first: so many of each named queue, so many of all the others together.
-WITH RECURSIVE named AS MATERIALIZED (SELECT * FROM unnest(CAST(:q_queue AS text[]), CAST(:q_slots AS integer[])) AS q(queue, slots)),
+WITH RECURSIVE named AS MATERIALIZED (SELECT * FROM unnest(CAST(:q_queue AS text[]), CAST(CAST(:q_slots AS text) AS integer[])) AS q(queue, slots)),
 waiting(queue) AS (
     (SELECT t.queue FROM continuum_tasks AS t WHERE t.lease_owner IS NULL ORDER BY t.queue LIMIT 1)
     UNION ALL
@@ -477,8 +484,8 @@ UPDATE continuum_tasks SET lease_owner = :owner
 -- tasks.details: Read what attempts need, the most urgent first.
 SELECT CAST(t.run_id AS text) AS run_id, t.generation, t.command_id, t.attempt, r.workflow, r.namespace, t.activity,
        e.payload, t.options, e.key, t.details
-FROM unnest(CAST(:w_of_run AS uuid[]), CAST(:w_of_generation AS integer[]), CAST(:w_of_command AS integer[])) AS
-            w(of_run, of_generation, of_command)
+FROM unnest(CAST(CAST(:w_of_run AS text) AS uuid[]), CAST(CAST(:w_of_generation AS text) AS integer[]),
+            CAST(CAST(:w_of_command AS text) AS integer[])) AS w(of_run, of_generation, of_command)
 JOIN continuum_tasks AS t ON t.run_id = w.of_run AND t.generation = w.of_generation AND t.command_id = w.of_command
 JOIN continuum_runs AS r ON r.id = t.run_id
 LEFT JOIN continuum_events AS e ON e.run_id = t.run_id AND e.generation = t.generation AND e.seq = t.event_seq
@@ -489,17 +496,19 @@ ORDER BY t.priority DESC, t.available_at;
 SELECT CAST(run_id AS text) AS run_id, generation, command_id, attempt FROM continuum_tasks WHERE lease_owner = :owner ORDER BY run_id, generation, command_id;
 
 -- tasks.theirs: Tell which attempts may still write.
-SELECT CAST(run_id AS text) AS run_id, generation, command_id, attempt, lease_owner FROM unnest(CAST(:w_of_run AS uuid[]), CAST(:w_of_generation AS integer[]), CAST(:w_of_command AS integer[]),
-            CAST(:w_owner AS text[]), CAST(:w_of_attempt AS integer[])) AS w(of_run, of_generation,
-            of_command, owner, of_attempt) JOIN continuum_tasks ON run_id = ANY(CAST(:ids AS uuid[]))
+SELECT CAST(run_id AS text) AS run_id, generation, command_id, attempt, lease_owner FROM unnest(CAST(CAST(:w_of_run AS text) AS uuid[]), CAST(CAST(:w_of_generation AS text) AS integer[]),
+            CAST(CAST(:w_of_command AS text) AS integer[]), CAST(:w_owner AS text[]),
+            CAST(CAST(:w_of_attempt AS text) AS integer[])) AS w(of_run, of_generation, of_command, owner,
+            of_attempt) JOIN continuum_tasks ON run_id = ANY(CAST(:ids AS uuid[]))
   AND run_id = w.of_run AND generation = w.of_generation AND command_id = w.of_command
   AND COALESCE(lease_owner, '') = w.owner AND attempt = w.of_attempt;
 
 -- tasks.heartbeat: Store what running attempts want to remember; those that are not returned have lost their task.
 UPDATE continuum_tasks SET details = COALESCE(w.details_now, details), heartbeat_at = clock_timestamp()
-FROM unnest(CAST(:w_of_run AS uuid[]), CAST(:w_of_generation AS integer[]), CAST(:w_of_command AS integer[]),
-            CAST(:w_owner AS text[]), CAST(:w_of_attempt AS integer[]), CAST(:w_details_now AS bytea[])) AS
-            w(of_run, of_generation, of_command, owner, of_attempt, details_now)
+FROM unnest(CAST(CAST(:w_of_run AS text) AS uuid[]), CAST(CAST(:w_of_generation AS text) AS integer[]),
+            CAST(CAST(:w_of_command AS text) AS integer[]), CAST(:w_owner AS text[]),
+            CAST(CAST(:w_of_attempt AS text) AS integer[]), CAST(:w_details_now AS bytea[])) AS w(of_run,
+            of_generation, of_command, owner, of_attempt, details_now)
 WHERE run_id = ANY(CAST(:ids AS uuid[]))
   AND run_id = w.of_run AND generation = w.of_generation AND command_id = w.of_command
   AND COALESCE(lease_owner, '') = w.owner AND attempt = w.of_attempt
@@ -513,8 +522,9 @@ ORDER BY t.available_at LIMIT 1;
 
 -- tasks.retry: Consume an attempt and free the task, due again later.
 UPDATE continuum_tasks SET lease_owner = NULL, attempt = attempt + 1, available_at = clock_timestamp() + make_interval(secs => w.delay)
-FROM unnest(CAST(:w_of_run AS uuid[]), CAST(:w_of_generation AS integer[]), CAST(:w_of_command AS integer[]),
-            CAST(:w_owner AS text[]), CAST(:w_of_attempt AS integer[]), CAST(:w_delay AS double
+FROM unnest(CAST(CAST(:w_of_run AS text) AS uuid[]), CAST(CAST(:w_of_generation AS text) AS integer[]),
+            CAST(CAST(:w_of_command AS text) AS integer[]), CAST(:w_owner AS text[]),
+            CAST(CAST(:w_of_attempt AS text) AS integer[]), CAST(CAST(:w_delay AS text) AS double
             precision[])) AS w(of_run, of_generation, of_command, owner, of_attempt, delay)
 WHERE run_id = ANY(CAST(:ids AS uuid[]))
   AND run_id = w.of_run AND generation = w.of_generation AND command_id = w.of_command
@@ -522,8 +532,9 @@ WHERE run_id = ANY(CAST(:ids AS uuid[]))
 RETURNING CAST(run_id AS text) AS run_id, generation, command_id;
 
 -- tasks.free: Free tasks whose attempts never began; none is consumed.
-UPDATE continuum_tasks SET lease_owner = NULL FROM unnest(CAST(:w_of_run AS uuid[]), CAST(:w_of_generation AS integer[]), CAST(:w_of_command AS integer[]),
-            CAST(:w_owner AS text[]), CAST(:w_of_attempt AS integer[])) AS w(of_run, of_generation,
-            of_command, owner, of_attempt) WHERE run_id = ANY(CAST(:ids AS uuid[]))
+UPDATE continuum_tasks SET lease_owner = NULL FROM unnest(CAST(CAST(:w_of_run AS text) AS uuid[]), CAST(CAST(:w_of_generation AS text) AS integer[]),
+            CAST(CAST(:w_of_command AS text) AS integer[]), CAST(:w_owner AS text[]),
+            CAST(CAST(:w_of_attempt AS text) AS integer[])) AS w(of_run, of_generation, of_command, owner,
+            of_attempt) WHERE run_id = ANY(CAST(:ids AS uuid[]))
   AND run_id = w.of_run AND generation = w.of_generation AND command_id = w.of_command
   AND COALESCE(lease_owner, '') = w.owner AND attempt = w.of_attempt RETURNING CAST(run_id AS text) AS run_id, generation, command_id;

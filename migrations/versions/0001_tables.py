@@ -71,7 +71,7 @@ def runs(id_: Any, time: Any, big: Any, small: Any, *, postgres: bool) -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.CheckConstraint(f"state IN ({STATES})", name="continuum_runs_state"),
         sqlite_strict=True,
-        postgresql_with={"fillfactor": 70},
+        postgresql_with={"fillfactor": 50},
     )
     free = "lease_owner IS NULL AND state"
     key = ["namespace", "workflow", "idempotency_key"]

@@ -24,8 +24,10 @@ from continuum.model.writes import (
     Over,
     Post,
     Posted,
+    RetryTask,
     Unknown,
     Verdict,
+    Write,
 )
 from tests.journal.backends import INSTANCE
 from tests.journal.builders import (
@@ -444,6 +446,43 @@ async def test_f1_a_finish_before_an_ending_is_swept_up_after_it(
     assert (await harness.inbox(lease.run_id), await harness.tasks(lease.run_id)) == ([], [])
 
 
+@pytest.mark.parametrize("what", ["a commit that resolves it", "the end of its run", "its finish", "its retry"])
+async def test_a_task_that_is_changed_meanwhile_is_looked_at_again(
+    harness: SqlHarness, journal: SqlJournal, host: Connection, watch: Connection, what: str
+) -> None:
+    """A heartbeat is under way on the row that a write is about to delete or to change."""
+    lease, attempt = await attempt_elsewhere(journal)
+    works: dict[str, Write] = {
+        "a commit that resolves it": a_commit(lease, answered(), resolved=(1,)),
+        "the end of its run": an_ending(lease),
+        "its finish": a_finish(attempt),
+        "its retry": RetryTask(attempt, 5.0),
+    }
+    transaction = host.transaction()
+    await transaction.start()
+    await host.execute("UPDATE continuum_tasks SET details = 'half', heartbeat_at = now()")
+    waiting = await blocked(watch, write(journal, works[what]))
+    await transaction.commit()
+    assert await waiting in (LANDED, Posted(OWNER, URL))
+    remaining = [(row.lease_owner, row.attempt, row.details) for row in await harness.tasks(lease.run_id)]
+    assert remaining == ([(None, 2, b"half")] if what == "its retry" else [])
+
+
+@pytest.mark.parametrize("kept", [False, True])
+async def test_a_message_that_is_changed_meanwhile_is_still_read(
+    harness: SqlHarness, journal: SqlJournal, host: Connection, watch: Connection, *, kept: bool
+) -> None:
+    lease = await started_run(journal)
+    message = await post(journal, a_signal(lease.run_id, delivery_id="evt_1" if kept else None))
+    transaction = host.transaction()
+    await transaction.start()
+    await host.execute("UPDATE continuum_inbox SET format = 1")
+    waiting = await blocked(watch, write(journal, a_commit(lease, timer_started(), read=(message,))))
+    await transaction.commit()
+    assert await waiting == LANDED
+    assert [row.is_read for row in await harness.inbox(lease.run_id)] == ([True] if kept else [])
+
+
 async def end_by_hand(host: Connection, lease: Lease) -> None:
     """Do what a final commit does to a run and its tasks."""
     await host.execute(
@@ -504,7 +543,7 @@ async def test_h1_the_update_of_a_busy_run_touches_no_index(journal: SqlJournal,
         assert await journal.write(0, batch) == [LANDED] * 20
     updated, hot = await counted(journal, watch, before, at_least=400)
     assert updated == 400
-    assert hot >= 396  # a page that is full for a moment makes an exception
+    assert hot >= 360  # all but those that met a full page, whose dead rows somebody may still see
     before = await updates(watch)
     parked = [a_commit(lease.after(20), state=RunState.SUSPENDED) for lease in leases]
     assert await journal.write(0, parked) == [LANDED] * 20
@@ -516,6 +555,7 @@ async def updates(watch: Connection) -> tuple[int, int]:
     row = await watch.fetchrow(
         "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'continuum_runs'"
     )
+    assert row is not None
     return row[0], row[1]
 
 

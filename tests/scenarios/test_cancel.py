@@ -10,7 +10,7 @@ import continuum
 from continuum import RunCancelled, RunNotActive, RunNotFound, activity, activity_context, workflow
 from continuum.composition.instance import Instance
 from tests.support.eventually import eventually
-from tests.support.hosting import Place, crash, instance_of, wiring_of
+from tests.support.hosting import Place, crash, evict, instance_of, wiring_of
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 told: list[str] = []
@@ -93,9 +93,7 @@ async def test_no_workflow_code_runs_and_nothing_that_it_tries_has_an_effect(app
 async def test_a_run_that_nobody_holds_is_cancelled(place: Place) -> None:
     async with place.node() as app:
         run = await app.start(parked)
-        execution = await eventually(lambda: wiring_of(app).registry.get(run.run_id))
-        await eventually(execution.evict)
-        await eventually(lambda: run.run_id not in wiring_of(app).registry)
+        await evict(app, run.run_id, waits_for="never")
         assert await run.cancel() == "cancelled"
         await cancelled(app, run.run_id)
 

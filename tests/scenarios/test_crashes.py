@@ -66,7 +66,7 @@ async def test_an_activity_that_kills_every_node_runs_out_of_attempts(place: Pla
     await eventually(lambda: began == [1, 2])
     await nodes[2].start()
     await crash(nodes[1])
-    before, kind, attempts = await instance_of(nodes[2]).await_run(run.run_id, timeout=15)  # type: ignore[misc]
+    before, kind, attempts = await instance_of(nodes[2]).await_run(run.run_id, dangerous, timeout=15)
     assert (before, attempts, began) == (1, 2, [1, 2])
     assert "attempts_exhausted" in kind
     await nodes[2].stop()

@@ -1,5 +1,6 @@
 """Asking about runs: rows, pages, histories, filters."""
 
+import asyncio
 import base64
 import json
 from datetime import UTC, datetime
@@ -95,7 +96,6 @@ def a_cursor(*parts: Any) -> str:
         {"cursor": ""},
         {"cursor": a_cursor(1, 2)},
         {"cursor": a_cursor("2026-01-01T00:00:00+00:00", "not a uuid")},
-        {"cursor": a_cursor("2026-01-01T00:00:00", NOBODY)},
         {"cursor": a_cursor("yesterday", NOBODY)},
         {"namespace": ""},
     ],
@@ -133,6 +133,8 @@ async def test_a_history_says_what_happened_in_order(app: Instance) -> None:
 # P87
 async def test_stamps_are_the_databases(place: Place, app: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
     """A node whose clock is an hour ahead changes nothing."""
+    if place.kind != "postgresql":
+        pytest.skip("the other databases' clock is this machine's")
     async with place.node() as ahead:
         assert ahead.wiring is not None
         clock = ahead.wiring.world.clock
@@ -141,15 +143,12 @@ async def test_stamps_are_the_databases(place: Place, app: Instance, monkeypatch
         run = await ahead.start(naps, 0.05)
         slept, started = await run.result(timeout=15)
         monkeypatch.undo()
-    if place.kind != "memory":  # whose database is this process
-        assert slept < 60
-        assert not started.startswith("2099")
+    assert slept < 60
+    assert not started.startswith("2099")
 
 
 @workflow
 async def naps(seconds: float) -> tuple[float, str]:
-    import asyncio
-
     before = continuum.now()
     await asyncio.sleep(seconds)
     return (continuum.now() - before).total_seconds(), continuum.info().started_at.isoformat()

@@ -19,7 +19,7 @@ from continuum import (
 )
 from continuum.composition.instance import Instance
 from tests.support.eventually import eventually
-from tests.support.hosting import Place, instance_of, wiring_of
+from tests.support.hosting import Place, evict, instance_of
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 
@@ -210,9 +210,7 @@ async def test_a_signal_reaches_a_run_that_has_left_memory(place: Place) -> None
     async with children:
         app = instance_of(children)
         run = await app.start(collects, 1)
-        execution = await eventually(lambda: wiring_of(app).registry.get(run.run_id))
-        await eventually(execution.evict)
-        await eventually(lambda: run.run_id not in wiring_of(app).registry)
+        await evict(app, run.run_id, waits_for="n")
         assert await run.signal("n", 4) == "delivered"
         assert await run.result(timeout=15) == [4]
 
@@ -221,9 +219,7 @@ async def test_a_signal_sent_while_a_run_is_coming_back_is_not_lost(place: Place
     """Between its claim and its first turn an execution takes letters, and keeps them."""
     async with place.node() as app:
         run = await app.start(collects, 3)
-        execution = await eventually(lambda: wiring_of(app).registry.get(run.run_id))
-        await eventually(execution.evict)
-        await eventually(lambda: run.run_id not in wiring_of(app).registry)
+        await evict(app, run.run_id, waits_for="n")
         sent: list[asyncio.Task[Any]] = []
 
         def send(_event: telemetry.TelemetryEvent) -> None:

@@ -17,8 +17,9 @@ from continuum import (
     workflow,
 )
 from continuum.composition.instance import Instance
+from continuum.definitions.catalog import scoped_catalog
 from tests.support.eventually import eventually
-from tests.support.hosting import Place, instance_of, wiring_of
+from tests.support.hosting import Place, wiring_of
 
 
 @workflow
@@ -69,18 +70,25 @@ async def test_a_key_counts_within_its_namespace_and_workflow(app: Instance) -> 
     assert len({run.run_id for run in runs}) == 3
 
 
+def grows(*, is_grown: bool) -> Any:
+    if not is_grown:
+
+        @workflow(name="test.grows")
+        async def flow(a: int) -> int:
+            return a
+    else:
+
+        @workflow(name="test.grows")
+        async def flow(a: int, b: int = 0) -> int:
+            return a + b
+
+    return flow
+
+
 async def test_a_new_parameter_with_a_default_is_the_same_input(app: Instance) -> None:
-    @workflow(name="test.grows")
-    async def before(a: int) -> int:
-        return a
-
+    before = grows(is_grown=False)
     run = await app.start(before, 1, idempotency_key="k")
-
-    @workflow(name="test.grows")
-    async def after(a: int, b: int = 0) -> int:
-        return a + b
-
-    assert await app.start(before, 1, idempotency_key="k2")  # a definition of old means the newest
+    after = grows(is_grown=True)
     again = await app.start(after, 1, idempotency_key="k")
     assert (again.existing, again.run_id) == (True, run.run_id)
     with pytest.raises(IdempotencyConflict):
@@ -244,21 +252,20 @@ async def test_a_run_that_was_just_started_is_not_claimed_by_another_node(place:
 
 
 async def test_the_highest_version_is_started_and_old_runs_stay_on_theirs(place: Place) -> None:
-    @workflow(name="test.versions", version=1)
-    async def v1(n: int) -> str:
-        return f"one {await continuum.wait_signal('go', int) + n}"
+    with scoped_catalog():
 
-    children = place.another()
-    async with children:
-        app = instance_of(children)
-        old = await app.start(v1, 1)
+        @workflow(name="test.versions", version=1)
+        async def v1(n: int) -> str:
+            return f"one {await continuum.wait_signal('go', int) + n}"
 
-        @workflow(name="test.versions", version=2)
-        async def v2(n: int) -> str:
-            return f"two {n}"
+        async with place.node() as app:
+            old = await app.start(v1, 1)
 
-        new = await app.start(v2, 1)
-        assert await new.result(timeout=15) == "two 1"
-        assert await (await app.start(v1, 2)).result(timeout=15) == "two 2"
-        await old.signal("go", 1)
-        assert await old.result(timeout=15) == "one 2"
+            @workflow(name="test.versions", version=2)
+            async def v2(n: int) -> str:
+                return f"two {n}"
+
+            assert await (await app.start(v2, 1)).result(timeout=15) == "two 1"
+            assert await (await app.start(v1, 2)).result(timeout=15) == "two 2"
+            await old.signal("go", 1)
+            assert await old.result(timeout=15) == "one 2"

@@ -217,7 +217,9 @@ async def test_threads_that_never_return_leave_the_work_to_other_nodes(place: Pl
 
 
 async def test_a_full_queue_is_not_polled_for_its_tasks(place: Place) -> None:
-    async with place.node(activity_supervisor={"queues": {"default": 1}}, activity_dispatcher={"interval": 60.0}) as app:
+    async with place.node(
+        activity_supervisor={"queues": {"default": 1}}, activity_dispatcher={"interval": 60.0}
+    ) as app:
         journal, asked = wiring_of(app).journal, 0
         claim = journal.claim_tasks
 

@@ -81,6 +81,10 @@ class Adversary:
         longest = self.weather.delay
         return self.draw.uniform(0, longest * (10 if self.draw.random() < 0.05 else 1))
 
+    def hesitation(self) -> float:
+        """Draw how long something in memory has to wait for its turn."""
+        return self.draw.uniform(0, self.weather.delay) if self.chance(0.3) else 0.0
+
     def calm(self) -> None:
         """Let nothing go wrong any more."""
         self.is_calm = True

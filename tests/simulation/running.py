@@ -22,6 +22,7 @@ from continuum.journal.port import Contended
 from continuum.model.failure import Failure
 from continuum.model.runs import RunRow
 from continuum.model.states import RunState
+from continuum.model.writes import Commit
 from continuum.replay.machine import Machine
 from continuum.replay.turns import RunInfo
 from tests.simulation import workflows
@@ -29,9 +30,10 @@ from tests.simulation.adversary import Adversary, NodeClimate, Weather, weather_
 from tests.simulation.checker import Checker
 from tests.simulation.story import STORY_SECONDS, Clients, runs_of
 from tests.simulation.workflows import explain, script
-from tests.simulation.world import LEASE_TTL, NAMES, Node, NodeJournal, Stuck, VirtualLoop
+from tests.simulation.world import LEASE_TTL, NAMES, Busy, Node, NodeJournal, Stuck, VirtualLoop
 
 END_SECONDS = 200.0  # after the story, until which everything must have ended: a run that crashed often is left alone for 60
+OVER_SECONDS = 500.0  # whatever happens
 QUIET_SECONDS = LEASE_TTL * 3  # after the last end, until nothing may be left over
 LOGGED = frozenset({"write", "claim_runs", "claim_tasks", "sweep", "declare_dead", "register", "renew", "retire", "release_run"})
 
@@ -112,6 +114,8 @@ class Simulation:
                 if line:
                     self.note(f"{node.label} {line}")
                 self.checker.look(name, args, answer)
+                for run_id in _touched(name, args, answer):
+                    self.clients.pry(node, run_id)
             return answer
 
         climate = self.climates[node.name]
@@ -121,10 +125,12 @@ class Simulation:
         """Let hints within the process get lost, too."""
         climate = self.climates[wiring.node.name]
         wakes = wiring.wakes
+        busy = Busy(self.nodes[wiring.node.name].clock, self.adversary.hesitation)
 
         def weakened(nudge: Callable[..., object]) -> Callable[..., object]:
             return lambda *args: None if climate.loses_nudge() else nudge(*args)
 
+        wiring.runs.soon = busy.soon  # type: ignore[method-assign]
         wakes.claim_runs = weakened(wakes.claim_runs)
         wakes.claim_tasks = weakened(wakes.claim_tasks)
         wakes.read_inbox = weakened(wakes.read_inbox)
@@ -163,8 +169,9 @@ class Simulation:
     async def _restart(self, node: Node, lasts: float) -> None:
         self.note(f"{node.label} stops")
         node.is_up = False
-        await node.stop()
-        if self.nodes[node.name] is not node or node.gate.is_dead:
+        stopped = self._chore(node.stop())
+        await asyncio.wait([stopped, node.death], return_when=asyncio.FIRST_COMPLETED)
+        if node.gate.is_dead:
             return  # it crashed meanwhile
         self.note(f"{node.label} has stopped")
         node.die()
@@ -182,7 +189,9 @@ class Simulation:
     async def run(self) -> None:
         """Play the story, then let all become quiet; stop at the first violation."""
         story = asyncio.get_running_loop().create_task(self._course())
+        alarm = self.clock.call_later(OVER_SECONDS, lambda: self.checker.violate("the story never ends"))
         await asyncio.wait([story, self.failed], return_when=asyncio.FIRST_COMPLETED)
+        alarm.cancel()
         if story.done():
             story.result()
 
@@ -194,6 +203,7 @@ class Simulation:
         await self.clock.sleep(STORY_SECONDS)
         self.note("calm")
         self.adversary.calm()
+        await self.clients.hush()
         await asyncio.gather(*misfortunes)
         await self._end(told)
         for task in self._chores:
@@ -202,8 +212,11 @@ class Simulation:
         await self.clock.sleep(QUIET_SECONDS)
         self.checker.look_at_the_end()
         self._look_at_nodes()
+        started: dict[str, str] = {}
         for row in self.store.runs.values():
-            self._look_at_result(row)
+            nonce = self._look_at_result(row)
+            self.checker.expect(nonce not in started, f"{nonce} was started twice: {started.get(nonce)}, {row.run_id}")
+            started[nonce] = row.run_id
 
     async def _end(self, told: asyncio.Task[None]) -> None:
         deadline = self.clock.monotonic() + END_SECONDS
@@ -231,9 +244,10 @@ class Simulation:
             for (key, attempt), times in node.begun.items():
                 expect(times == 1, f"{node.label} began attempt {attempt} of {key} {times} times")
 
-    def _look_at_result(self, row: RunRow) -> None:
+    def _look_at_result(self, row: RunRow) -> str:
         history = [stored.event for stored in self.store.events[row.run_id, row.generation]]
-        steps = script.signature.parameters.decode(history[0].payload or b"{}")["steps"]
+        arguments = script.signature.parameters.decode(history[0].payload or b"{}")
+        nonce, steps = str(arguments["nonce"]), arguments["steps"]
         if row.state is RunState.COMPLETED:
             words = script.signature.result.decode(history[-1].payload or b"null")
             wrong = explain(steps, words, history)
@@ -242,7 +256,7 @@ class Simulation:
             failure = Failure.decode(history[-1].payload or b"{}")
             self.checker.expect("raise" in steps, f"{row.run_id} failed: {failure.type}: {failure.message}")
         else:
-            return
+            return nonce
         machine = Machine(script, RunInfo(row.run_id, row.workflow, row.version, 1, row.namespace, "", row.created_at))
         try:
             machine.replay(history)
@@ -251,6 +265,7 @@ class Simulation:
             self.checker.violate(f"{row.run_id} cannot be replayed: {error}")
         finally:
             machine.close()
+        return nonce
 
     def forget(self) -> None:
         """Close what would otherwise be kept for ever."""
@@ -267,7 +282,8 @@ class _Complaints(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
-        if not isinstance(error, JournalUnavailable | Contended):  # a loop says so when it fails often
+        is_farewell = "the instance stopped before the database had answered" in record.getMessage()
+        if not isinstance(error, JournalUnavailable | Contended) and not is_farewell:  # a loop says when it fails often
             self._violate(f"logged: {record.getMessage()} {error!r}")
 
 
@@ -333,6 +349,12 @@ def _end_all(loop: VirtualLoop, simulation: Simulation) -> None:
             task.cancel()
         with suppress(asyncio.CancelledError):
             loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))
+
+
+def _touched(name: str, args: tuple[Any, ...], answer: Any) -> list[str]:
+    if name == "claim_runs":
+        return [claim.run_id for claim in answer.runs]
+    return [write.run_id for write in args[-1] if isinstance(write, Commit)] if name == "write" else []
 
 
 def _line(name: str, args: tuple[Any, ...], answer: Any) -> str | None:

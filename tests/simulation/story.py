@@ -30,9 +30,10 @@ from tests.simulation.checker import Checker
 from tests.simulation.workflows import script
 from tests.simulation.world import LEASE_TTL, Node
 
-STORY_SECONDS = 12.0  # in which everything is asked for, and everything goes wrong
+STORY_SECONDS = 15.0  # in which everything is asked for, and everything goes wrong
 PATIENCE_SECONDS = 40.0  # of a client with one call
 SIGNALS = ("note", "ping")
+PRYING_MAX = 40  # signals by the nosy client
 
 
 class CallLost(Exception):
@@ -87,7 +88,7 @@ class Cluster(Protocol):
 def runs_of(seed: int) -> list[Run]:
     """Draw the runs of a seed."""
     draw = Random(f"{seed}/story")
-    runs = [_run(draw, f"n{number}") for number in range(draw.randint(3, 7))]
+    runs = [_run(draw, f"n{number}") for number in range(draw.randint(4, 12))]
     if draw.random() < 0.5:  # somebody asks for the same with the same key
         twin = next((run for run in runs if run.key is not None), None)
         if twin is not None:
@@ -105,11 +106,11 @@ def _run(draw: Random, nonce: str) -> Run:
         cancel_at=draw.uniform(0, STORY_SECONDS / 2) if draw.random() < 0.2 else None,
         awaiters=draw.choice((0, 1, 1, 2)),
     )
-    for number in range(draw.choice((0, 1, 2, 3, 4))):
+    for number in range(draw.choice((0, 1, 2, 4, 6))):
         is_named = draw.random() < 0.4
         run.signals.append(
             Signal(
-                at=draw.uniform(0, STORY_SECONDS / 2),
+                at=draw.uniform(0, STORY_SECONDS * draw.choice((0.05, 0.5))),
                 name=draw.choice(SIGNALS),
                 delivery_id=f"d{number}" if is_named else None,
                 times=draw.randint(1, 3) if is_named else 1,
@@ -156,6 +157,9 @@ class Clients:
         self._cluster = cluster
         self._checker = cluster.checker
         self._sent = 0
+        self._prying = 0
+        self._is_told = True  # until the story is over
+        self._calls: list[asyncio.Future[Any]] = []
         self._lost_calls: list[asyncio.Task[Any]] = []  # kept: what hangs must not be collected
 
     async def play(self) -> None:
@@ -163,6 +167,11 @@ class Clients:
         async with asyncio.TaskGroup() as group:
             for run in self.runs:
                 group.create_task(self._live(group, run))
+
+    async def hush(self) -> None:
+        """Pry no more, and wait for what was asked."""
+        self._is_told = False
+        await asyncio.gather(*self._calls)
 
     async def _live(self, group: asyncio.TaskGroup, run: Run) -> None:
         await self._cluster.clock.sleep(run.at)
@@ -220,13 +229,16 @@ class Clients:
                 not was_accepted or verdict != "over", f"signal {payload} was accepted, its repetition refused"
             )
 
-    async def signal(self, run_id: str, name: str, payload: str, delivery_id: str | None) -> str | None:
+    async def signal(
+        self, run_id: str, name: str, payload: str, delivery_id: str | None, *, node: Node | None = None
+    ) -> str | None:
         """Send a signal once; return the answer, `over`, or None if it is not known."""
         delivery = None if delivery_id is None else f"{payload}/{delivery_id}"
         try:
             verdict = await self._call(
                 f"signal {run_id[-6:]} {name} {payload} {delivery}",
                 lambda client: client.signal(run_id, name, payload, delivery_id=delivery),
+                node=node,
             )
         except (CallLost, JournalUnavailable):
             return None
@@ -236,6 +248,21 @@ class Clients:
         if verdict == "delivered":
             self._checker.promise(run_id, payload)
         return str(verdict)
+
+    def pry(self, node: Node, run_id: str) -> None:
+        """Signal a run through the node that is just busy with it: the moments between two of its steps are short."""
+        draw = self._cluster.draw
+        if self._prying >= PRYING_MAX or draw.random() > 0.15 or not self._is_told:
+            return
+        self._prying += 1
+        name, payload = draw.choice(SIGNALS), f"p{self._prying}"
+        delivery_id = "pry" if draw.random() < 0.2 else None
+
+        def begin() -> None:
+            call = asyncio.ensure_future(self.signal(run_id, name, payload, delivery_id, node=node))
+            self._calls.append(call)
+
+        self._cluster.clock.call_later(draw.uniform(0, 0.05) if draw.random() < 0.7 else 0.0, begin)
 
     async def _cancel(self, run: Run, at: float) -> None:
         run_id = run.run_id
@@ -265,6 +292,7 @@ class Clients:
                     patience=None,
                 )
             except (CallLost, JournalUnavailable):
+                await self._cluster.clock.sleep(0.3)
                 continue
             except RunFailed as error:
                 ending = f"{error}"
@@ -285,7 +313,12 @@ class Clients:
         self._checker.expect(is_so, f"{why}, but {run_id} is {row.state.value}")
 
     async def _call(
-        self, what: str, verb: Callable[[Client], Awaitable[Any]], *, patience: float | None = PATIENCE_SECONDS
+        self,
+        what: str,
+        verb: Callable[[Client], Awaitable[Any]],
+        *,
+        patience: float | None = PATIENCE_SECONDS,
+        node: Node | None = None,
     ) -> Any:
         """Ask some node; what it answers is logged.
 
@@ -293,8 +326,8 @@ class Clients:
             CallLost: there is no node, it died, or never answered.
         """
         cluster = self._cluster
-        node = cluster.some_node()
-        if node is None:
+        node = node or cluster.some_node()
+        if node is None or not node.is_reachable:
             await cluster.clock.sleep(0.5)
             raise CallLost
         cluster.note(f"client > {node.label} {what}")
@@ -317,6 +350,9 @@ class Clients:
         except (JournalUnavailable, RunNotActive, RunFailed, RunCancelled, IdempotencyConflict) as error:
             cluster.note(f"client < {node.label} {what}: {type(error).__name__}")
             raise
+        except Exception as error:
+            self._checker.violate(f"client < {node.label} {what}: {error!r}")
+            raise CallLost from error
         cluster.note(f"client < {node.label} {what}: {answer}")
         return answer
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime, timedelta
 from random import Random
@@ -53,8 +54,9 @@ class _NoSockets(selectors.SelectSelector):
             known = [moment for moment in moments if moment is not None]
             if not known:
                 raise Stuck("nothing is ready and nothing is planned")
+            if min(known) - self._clock.monotonic() > 1e-9:
+                self._passes = 0
             self._clock.move_to(min(known))
-            self._passes = 0
         self._passes += 1
         if self._passes > PASSES_MAX:
             raise Stuck("something spins: time has not moved for a long while")
@@ -157,6 +159,30 @@ class NodeClock(VirtualClock):
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Cancellable:
         return _NodeCall(self._clock, self._gate, seconds, callback)
+
+
+class Busy:
+    """A host's loop with much to do: what is to happen soon happens in order, and other things happen before it."""
+
+    def __init__(self, clock: NodeClock, hesitation: Callable[[], float]) -> None:
+        self._clock = clock
+        self._hesitation = hesitation
+        self._queue: deque[Callable[[], object]] = deque()
+
+    def soon(self, callback: Callable[[], object]) -> None:
+        """Call back after all that was asked for before."""
+        self._queue.append(callback)
+        if len(self._queue) == 1:
+            self._clock.call_later(self._hesitation(), self._next)
+
+    def _next(self) -> None:
+        callback = self._queue[0]
+        try:
+            callback()
+        finally:
+            self._queue.popleft()
+            if self._queue:
+                self._clock.call_later(self._hesitation(), self._next)
 
 
 class Climate(Faults):

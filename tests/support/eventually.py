@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
@@ -12,12 +12,16 @@ WITHIN_SECONDS = 15.0  # generous: a shared machine may stand still for seconds,
 PAUSE_SECONDS = 0.01
 
 
-async def eventually(claim: Callable[[], T | Awaitable[T]], *, within: float = WITHIN_SECONDS) -> T:
+@overload
+async def eventually(claim: Callable[[], Awaitable[T]], *, within: float = ...) -> T: ...
+@overload
+async def eventually(claim: Callable[[], T], *, within: float = ...) -> T: ...
+async def eventually(claim: Callable[[], Any], *, within: float = WITHIN_SECONDS) -> Any:
     """Ask until the answer is truthy, and return it; fail with the last answer when the time is up."""
     deadline = time.monotonic() + within
     while True:
         answer = claim()
-        seen: T = await answer if inspect.isawaitable(answer) else answer
+        seen = await answer if inspect.isawaitable(answer) else answer
         if seen:
             return seen
         if time.monotonic() > deadline:

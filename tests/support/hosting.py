@@ -21,6 +21,7 @@ from continuum.journal.memory import MemoryJournal, MemoryStore
 from continuum.journal.port import Journal
 from continuum.journal.sealing import sealed
 from continuum.journal.sql import SqlJournal
+from tests.support.eventually import eventually
 
 NAME = "app"
 TABLES = ("runs", "events", "inbox", "tasks", "owners", "snapshots")
@@ -123,6 +124,18 @@ def wiring_of(instance: Instance) -> Wiring:
     return instance.wiring
 
 
+async def evict(instance: Instance, run_id: str, *, waits_for: str) -> None:
+    """Let a run leave memory, once it waits for a signal and for nothing else."""
+
+    def is_leaving() -> bool:
+        execution = wiring_of(instance).registry.get(run_id)
+        machine = execution.machine if execution is not None else None
+        return execution is not None and machine is not None and waits_for in machine.waits_for and execution.evict()
+
+    await eventually(is_leaving)
+    await eventually(lambda: run_id not in wiring_of(instance).registry)
+
+
 async def crash(children: Children) -> None:
     """End a node without any farewell; its owner row is gone at once, as if it had been declared dead."""
     instance = instance_of(children)
@@ -130,4 +143,4 @@ async def crash(children: Children) -> None:
     await children.stop()
 
 
-__all__ = ["NAME", "QUICK", "Place", "World", "crash", "instance_of", "wiring_of"]
+__all__ = ["NAME", "QUICK", "Place", "World", "crash", "evict", "instance_of", "wiring_of"]

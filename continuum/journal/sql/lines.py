@@ -120,13 +120,12 @@ class Line:
             await talk.say(self._dialect.begin)
             try:
                 yield talk
-            except (
-                Exception
-            ):  # whatever it is, nothing of the transaction may remain; a cancelled one ends with its line
+                await talk.say("ROLLBACK" if talk.is_undone else "COMMIT")
+            # Whatever it is, nothing of the transaction may remain. (A cancelled one ends with its line.)
+            except Exception:
                 with suppress(DBAPIError, OSError):  # a broken connection rolls back by ending
                     await talk.say("ROLLBACK")
                 raise
-            await talk.say("ROLLBACK" if talk.is_undone else "COMMIT")
 
     async def _refresh(self, connection: AsyncConnection) -> None:
         self._uses += 1

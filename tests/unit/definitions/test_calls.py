@@ -70,7 +70,7 @@ async def test_fn_is_the_undecorated_function() -> None:
 
 def test_a_workflow_is_not_called_directly() -> None:
     with pytest.raises(NotAllowedHere) as caught:
-        child(Order(id="a"))
+        _ = child(Order(id="a"))
     assert str(caught.value) == (
         "child is a workflow: `await continuum.start(child, …)` runs it durably, "
         "`await child.fn(…)` calls the bare function in a unit test"
@@ -111,17 +111,20 @@ def test_arguments_are_bound_and_checked_at_the_call() -> None:
         for call in (
             lambda: charge({"id": "a", "cents": "many"}),  # type: ignore[arg-type]
             lambda: charge(Order(id="a"), currency=5),  # type: ignore[arg-type]
-            lambda: charge(),  # type: ignore[call-arg]
-            lambda: charge(Order(id="a"), 5),  # type: ignore[call-arg]
+            lambda: charge(),  # type: ignore[call-arg]  # noqa: PLW0108
+            lambda: charge(Order(id="a"), 5),  # type: ignore[call-arg, arg-type]
             lambda: charge(Order(id="a"), price=5),  # type: ignore[call-arg]
         ):
             with pytest.raises(InputInvalid) as caught:
-                call()
+                _ = call()  # type: ignore[no-untyped-call]
             problems.append((caught.value.path, caught.value.message))
 
     assert a_run(flow).outcome is None
     assert problems[:5] == [
-        ("/order/cents", "the arguments do not fit charge(): /order/cents: Input should be a valid integer, unable to parse string as an integer"),
+        (
+            "/order/cents",
+            "the arguments do not fit charge(): /order/cents: Input should be a valid integer, unable to parse string as an integer",
+        ),
         ("/currency", "the arguments do not fit charge(): /currency: Input should be a valid string"),
         ("", "charge() was given wrong arguments: missing a required argument: 'order'"),
         ("", "charge() was given wrong arguments: too many positional arguments"),
@@ -135,7 +138,7 @@ def test_what_cannot_cross_the_journal_is_refused_at_the_call_with_its_path() ->
 
     async def flow() -> str:
         with pytest.raises(DurableValueError) as caught:
-            anything({"a": [1, {"b": object()}]})
+            _ = anything({"a": [1, {"b": object()}]})
         return caught.value.path
 
     assert a_run(flow).outcome == "/value/a/1/b"
@@ -253,13 +256,18 @@ class FakeVerbs:
 
 async def test_a_handle_asks_its_instance_when_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("continuum.definitions.handles._resolve", None)
-    handle = child.handle(RUN_ID.upper(), instance="billing")
-    resolve_verbs_with(FakeVerbs)  # type: ignore[arg-type]
+    handle: Any = child.handle(RUN_ID.upper(), instance="billing")
+    resolve_verbs_with(FakeVerbs)
 
     assert (handle.run_id, handle.existing, repr(handle)) == (RUN_ID, True, f"RunHandle('{RUN_ID}')")
     options = {"timeout": 5, "wait_blocked": True}
     assert await handle.result(timeout=5, wait_blocked=True) == ("result", "billing", (RUN_ID, child), options)
-    assert await handle.signal("go", 1, delivery_id="d") == ("signal", "billing", (RUN_ID, "go", 1), {"delivery_id": "d"})
+    assert await handle.signal("go", 1, delivery_id="d") == (
+        "signal",
+        "billing",
+        (RUN_ID, "go", 1),
+        {"delivery_id": "d"},
+    )
     assert await handle.cancel() == ("cancel", "billing", (RUN_ID,))
     assert await handle.status() == ("get_run", "billing", (RUN_ID,))
 

@@ -38,7 +38,10 @@ def test_definitions_look_like_their_functions() -> None:
     async def documented() -> None:
         """Say so."""
 
-    for made, kind in ((workflow(name="w")(documented), "workflow w v1"), (activity(name="a")(documented), "activity a")):
+    for made, kind in (
+        (workflow(name="w")(documented), "workflow w v1"),
+        (activity(name="a")(documented), "activity a"),
+    ):
         assert (made.__name__, made.__doc__, made.__module__) == ("documented", "Say so.", __name__)
         assert made.__qualname__ == documented.__qualname__
         assert made.fn is documented
@@ -145,10 +148,12 @@ def test_versions_count_from_one(version: int) -> None:
 
 
 def test_an_unknown_workflow_says_what_is_known() -> None:
-    with pytest.raises(WorkflowNotFound, match=r"no workflow 'a' is registered in this process; import its module. Known: none"):
+    with pytest.raises(
+        WorkflowNotFound, match=r"no workflow 'a' is registered in this process; import its module. Known: none"
+    ):
         Catalog().workflow("a")
     workflow(name="b")(flow)
-    with pytest.raises(WorkflowNotFound, match="no workflow 'b' version 2 is registered .* Known: b"):
+    with pytest.raises(WorkflowNotFound, match=r"no workflow 'b' version 2 is registered .* Known: b"):
         catalog().workflow("b", 2)
 
 
@@ -169,3 +174,11 @@ def test_a_scoped_catalog_forgets_what_was_made_inside() -> None:
 
     assert catalog() is outer
     assert (catalog().workflows, catalog().activities) == before
+
+
+def test_a_catalog_knows_whether_any_workflow_declares_its_signals() -> None:
+    with_signals, without = Catalog(), Catalog()
+    with_signals.add_workflow(workflow(signals={"go": int})(flow))
+    without.add_workflow(workflow(flow))
+
+    assert (with_signals.declares_signals, without.declares_signals) == (True, False)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated, Any
 
 import pytest
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from continuum.definitions.activity import activity
 from continuum.definitions.workflow import workflow
@@ -52,7 +52,10 @@ async def no_syntax(x: "not a type") -> None: ...  # type: ignore[valid-type]  #
 @pytest.mark.parametrize(
     ("fn", "way_out"),
     [
-        (Service.method, "parameter 'self' needs a type annotation, it is stored by it; for a method's work define a function"),
+        (
+            Service.method,
+            "parameter 'self' needs a type annotation, it is stored by it; for a method's work define a function",
+        ),
         (Service().method, "decorates functions, not .*; wrap it in a function with annotations"),
         (Service.of_class, "decorates functions, not .*; wrap it in a function"),
         (Service(), "decorates functions, not .*; wrap it in a function"),
@@ -82,7 +85,7 @@ def test_a_workflow_is_an_async_def() -> None:
     def blocking() -> None: ...
 
     with pytest.raises(DefinitionError, match="must be an `async def`; blocking work is for activities"):
-        workflow(blocking)  # type: ignore[type-var]
+        workflow(blocking)  # type: ignore[arg-type]
 
 
 def test_an_activity_may_be_a_plain_def() -> None:
@@ -126,7 +129,9 @@ def test_a_name_that_never_comes_is_told_at_the_first_use() -> None:
     async def result() -> "list[Missing]": ...  # type: ignore[name-defined,empty-body]  # noqa: F821
 
     for made, reason in ((book, "name 'Missing' is not defined"), (look, "has no attribute 'Missing'")):
-        with pytest.raises(DefinitionError, match=f"its annotations use something that is not defined: .*{reason}.*; define or import"):
+        with pytest.raises(
+            DefinitionError, match=f"its annotations use something that is not defined: .*{reason}.*; define or import"
+        ):
             _ = made.signature.parameters
     with pytest.raises(DefinitionError, match="not defined"):
         _ = result.signature.result
@@ -196,3 +201,16 @@ def test_declared_signals_have_shapes() -> None:
 
 def test_retry_is_a_value() -> None:
     assert activity(retry=Retry(max_attempts=1))(act).task_options.retry == Retry(max_attempts=1)
+
+
+def test_a_model_whose_parts_never_come_is_told_at_the_first_use() -> None:
+    class Order(BaseModel):
+        item: "Missing"  # type: ignore[name-defined]  # noqa: F821
+
+    @activity
+    async def book(order: Order) -> None: ...
+
+    with pytest.raises(
+        DefinitionError, match=r"not defined: a model among the parameters of .*book\(\) uses a type that"
+    ):
+        _ = book.signature.parameters

@@ -116,7 +116,8 @@ async def run_one(step: list[Any]) -> Any:
             task = asyncio.create_task(act(number))
             await asyncio.sleep(0)
             task.cancel()
-            return await asyncio.gather(task, act(number), return_exceptions=True) and "withdrawn"
+            await asyncio.gather(task, act(number), return_exceptions=True)
+            return "withdrawn"
         case ["gather", steps]:
             return [str(value) for value in await asyncio.gather(*map(run_one, steps), return_exceptions=True)]
         case ["group", steps]:
@@ -133,7 +134,7 @@ async def run_one(step: list[Any]) -> Any:
                 task.cancel()
             return [str(task.exception() or task.result()) for task in ready]
         case ["as completed", steps]:
-            seen = []
+            seen: list[Any] = []
             for earliest in asyncio.as_completed([run_one(each) for each in steps]):
                 try:
                     seen.append(await earliest)
@@ -150,7 +151,8 @@ async def run_one(step: list[Any]) -> Any:
             return await run_all(steps if await act(0) % 2 else others)
         case ["fail", steps]:
             raise Unlucky(await run_all(steps))
-    raise AssertionError(step)
+        case _:
+            raise AssertionError(step)
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ class Scheduler:
         answers: list[Answer] = []
         open_ones = sorted(run.machine.open_activities)
         for command_id in self.draw.sample(open_ones, self.draw.randint(0, min(3, len(open_ones)))):
-            answers.append(self.answer(command_id))
+            answers.append(self.answer(command_id))  # noqa: PERF401  # with the others below
         while self.draw.random() < 0.4:
             answers.append(signal(self.draw.choice(SIGNALS), self.draw.randrange(100)))
         if self.draw.random() < 0.1:

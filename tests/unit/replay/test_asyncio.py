@@ -3,14 +3,16 @@
 Every turn of every test here is also replayed by a machine that only knows the history (see `builders.ARun`).
 """
 
+# ruff: noqa: BLE001, PERF401  # workflows do here what they should not
+
 import asyncio
 import gc
 import math
 
 import pytest
 
-import continuum.replay.context as context
 from continuum.model.failure import Failure
+from continuum.replay import context
 from tests.unit.replay.builders import a_run, broken, charge, done, ping, refund, signal
 
 
@@ -39,7 +41,9 @@ def test_a_sleep_of_nothing_needs_no_timer() -> None:
 @pytest.mark.parametrize("delay", [math.inf, 1e300, 3e11])
 def test_a_sleep_beyond_the_calendar_never_ends(delay: float) -> None:
     async def flow() -> str:
-        await asyncio.wait([asyncio.create_task(asyncio.sleep(delay)), asyncio.create_task(wait_go())], return_when="FIRST_COMPLETED")
+        await asyncio.wait(
+            [asyncio.create_task(asyncio.sleep(delay)), asyncio.create_task(wait_go())], return_when="FIRST_COMPLETED"
+        )
         return "went"
 
     async def wait_go() -> None:

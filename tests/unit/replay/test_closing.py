@@ -1,11 +1,14 @@
 """An execution that is given up: `finally:` blocks run, and nothing that they try has an effect."""
 
+# ruff: noqa: BLE001, RUF006  # workflows do here what they should not
+
 import asyncio
+import contextvars
 import gc
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -84,7 +87,7 @@ def test_finally_blocks_can_neither_command_nor_wait() -> None:
                     await context.wait_signal(name)
                 case "task":
                     await asyncio.create_task(act(name))
-                case "gather":
+                case _:
                     await asyncio.gather(act(name), act(name))
             performed.append(f"went past {name}")
         finally:
@@ -143,7 +146,7 @@ def test_a_coroutine_that_loops_and_swallows_everything_is_left_behind_for_good(
             case "group":
                 async with asyncio.TaskGroup() as group:
                     group.create_task(act("looping"))
-            case "gather":
+            case _:
                 await asyncio.gather(act("looping"), act("looping"))
 
     async def flow() -> None:
@@ -176,7 +179,7 @@ def test_a_coroutine_that_loops_and_swallows_everything_is_left_behind_for_good(
     assert performed == []
 
 
-def swallowing(rounds: list[int]) -> object:
+def swallowing(rounds: list[int]) -> Callable[[], Awaitable[None]]:
     async def flow() -> None:
         try:
             await ping()
@@ -231,6 +234,30 @@ def test_an_error_in_a_finally_block_concerns_nobody() -> None:
     closed(a_run(flow, alone=True))
 
     assert ended == ["beside"]
+
+
+def test_finally_blocks_run_in_the_context_of_their_task_and_leave_the_host_s_alone() -> None:
+    tenant = contextvars.ContextVar("tenant", default="the host's")
+    seen: list[str] = []
+
+    async def beside() -> None:
+        token = tenant.set("inner")
+        try:
+            await charge(1)
+        finally:
+            seen.append(tenant.get())
+            tenant.reset(token)  # an error in another context
+            seen.append(tenant.get())
+            tenant.set("left behind")
+
+    async def flow() -> None:
+        tenant.set("outer")
+        await asyncio.create_task(beside())
+
+    closed(a_run(flow, alone=True))
+
+    assert seen == ["inner", "outer"]
+    assert tenant.get() == "the host's"
 
 
 def test_tasks_started_on_the_way_out_never_run() -> None:

@@ -1,5 +1,7 @@
 """One match-or-append: what the code asks for must be what history says it asked for."""
 
+# ruff: noqa: BLE001, RUF006  # workflows do here what they should not
+
 import asyncio
 import itertools
 import types
@@ -9,9 +11,9 @@ from datetime import timedelta
 import pytest
 from pydantic import BaseModel
 
-import continuum.replay.context as context
 from continuum.definitions.activity import activity
 from continuum.model.events import Event, EventType
+from continuum.replay import context
 from continuum.replay.machine import Machine
 from continuum.replay.matching import Drift
 from tests.unit.replay.builders import START, ARun, a_flow, a_run, broken, charge, done, lines, ping, refund, signal
@@ -110,7 +112,7 @@ def test_code_that_asks_for_something_else_drifts(code: Code, seq: int, expected
 def test_failing_too_early_drifts() -> None:
     drift = drift_of(paid_once(), a_failure_too_early)
 
-    assert drift.found.startswith("the workflow failed with b'{\"type\":\"builtins.ValueError\"")
+    assert drift.found.startswith('the workflow failed with b\'{"type":"builtins.ValueError"')
 
 
 def test_drift_says_what_where_and_what_to_do() -> None:
@@ -220,7 +222,11 @@ def test_another_result_drifts() -> None:
 
 def test_another_error_drifts_but_not_another_line() -> None:
     def failing(error: Exception, lines_above: int) -> Code:
-        code = "async def failing():\n" + "    pass\n" * lines_above + "    await ping()\n    raise type(error)(*error.args)\n"
+        code = (
+            "async def failing():\n"
+            + "    pass\n" * lines_above
+            + "    await ping()\n    raise type(error)(*error.args)\n"
+        )
         made: dict[str, Code] = {}
         exec(code, {"error": error, "ping": ping}, made)
         return made["failing"]
@@ -334,7 +340,7 @@ def test_a_new_parameter_with_a_default_is_no_drift_and_a_new_one_without_is() -
 
 def test_a_new_field_with_a_default_is_no_drift_and_a_changed_value_is() -> None:
     def order_of(field: object) -> type[BaseModel]:
-        body = {"__annotations__": {"id": str}, "__module__": __name__, "__qualname__": "Order"}
+        body: dict[str, object] = {"__annotations__": {"id": str}, "__module__": __name__, "__qualname__": "Order"}
         if field is not None:
             body |= {"__annotations__": {"id": str, "note": str}, "note": field}
         return types.new_class("Order", (BaseModel,), exec_body=lambda namespace: namespace.update(body))
@@ -424,5 +430,6 @@ def test_a_failure_is_replayed_as_the_same_failure() -> None:
 def test_a_machine_needs_no_io_for_a_history_that_ends_in_a_wait() -> None:
     machine = paid_once().replayed()
 
-    assert (machine.outcome, machine.open_activities) == (None, {2})
+    assert machine.outcome is None
+    assert machine.open_activities == {2}
     assert isinstance(machine, Machine)

@@ -1,5 +1,7 @@
 """How a run ends, and when its code must be mended first."""
 
+# ruff: noqa: BLE001, ASYNC110, RUF006  # workflows do here what they should not
+
 import asyncio
 import os
 import subprocess
@@ -28,7 +30,9 @@ def test_a_result_ends_the_run() -> None:
     assert run.events == ["started", "completed 3"]
 
 
-@pytest.mark.parametrize("error", [ValueError("no"), KeyError("no"), OSError("no"), ZeroDivisionError("no"), RecursionError("no")])
+@pytest.mark.parametrize(
+    "error", [ValueError("no"), KeyError("no"), OSError("no"), ZeroDivisionError("no"), RecursionError("no")]
+)
 def test_an_exception_fails_the_run(error: Exception) -> None:
     async def flow() -> None:
         raise type(error)(*error.args)
@@ -40,7 +44,15 @@ def test_an_exception_fails_the_run(error: Exception) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [AttributeError("no"), NameError("no"), TypeError("no"), ImportError("no"), NotImplementedError("no"), GeneratorExit("no")]
+    "error",
+    [
+        AttributeError("no"),
+        NameError("no"),
+        TypeError("no"),
+        ImportError("no"),
+        NotImplementedError("no"),
+        GeneratorExit("no"),
+    ],
 )
 def test_a_programming_error_blocks_the_run(error: BaseException) -> None:
     async def flow() -> None:
@@ -243,7 +255,11 @@ async def getaddrinfo() -> None:
 @pytest.mark.parametrize(
     ("code", "method", "hint"),
     [
-        (to_thread, "run_in_executor", "put work for threads or processes (asyncio.to_thread too) into a `def` activity"),
+        (
+            to_thread,
+            "run_in_executor",
+            "put work for threads or processes (asyncio.to_thread too) into a `def` activity",
+        ),
         (run_in_executor, "run_in_executor", "put work for threads or processes"),
         (open_connection, "create_connection", "put network access into an activity"),
         (subprocess_exec, "subprocess_exec", "put subprocesses into an activity"),
@@ -254,7 +270,9 @@ async def getaddrinfo() -> None:
         (getaddrinfo, "getaddrinfo", "do it in an activity and await that"),
     ],
 )
-def test_who_reaches_for_the_real_world_is_blocked_even_if_the_error_is_caught(code: Code, method: str, hint: str) -> None:
+def test_who_reaches_for_the_real_world_is_blocked_even_if_the_error_is_caught(
+    code: Code, method: str, hint: str
+) -> None:
     caught: list[BaseException] = []
 
     async def stubborn() -> str:

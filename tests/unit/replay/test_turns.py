@@ -201,7 +201,7 @@ def test_an_answer_to_a_wait_that_was_cancelled_by_hand_does_no_harm() -> None:
     async def flow() -> None:
         coroutines = [charge(1), context.wait_signal("x")]
         for coroutine in coroutines:
-            coroutine.send(None).cancel()  # type: ignore[attr-defined]
+            coroutine.send(None).cancel()
         await context.wait_signal("go")
         for coroutine in coroutines:
             coroutine.close()

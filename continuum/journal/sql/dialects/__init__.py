@@ -16,7 +16,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from continuum.errors import ContinuumError
 
-
 Columns = Sequence[tuple[str, str]]  # name, type
 
 

@@ -54,10 +54,7 @@ _GREETING = text(
 _CONTENDED = frozenset({"55P03", "40P01", "40001", "57014"})
 _SCHEMA = frozenset({"42P01", "42703", "3F000"})  # undefined table, column, schema
 _DATA_CLASSES = frozenset({"22", "23", "54"})  # bad values, constraints, program limits (a key too long for its index)
-_REFUSED_CLASSES = frozenset(
-    {"25", "53"}
-)  # a server that takes no writes (a standby), or has no room: nothing happened
-
+_REFUSED_CLASSES = frozenset({"25", "53"})  # a standby, or no room left: nothing happened
 
 # Arrays of these travel as text, which PostgreSQL reads faster than asyncpg can look at each element of a list: it asks
 # two abstract base classes whether an element is a list in its turn (a third of all the time that a batch took).

@@ -16,12 +16,12 @@ holders AS (SELECT owner FROM of_runs UNION SELECT owner FROM of_tasks)
 SELECT
     EXISTS (SELECT 1 FROM {{runs}} AS r WHERE r.lease_owner IS NULL AND r.state = 'running')
     OR EXISTS (SELECT 1 FROM {{runs}} AS r
-               WHERE r.lease_owner IS NULL AND r.state IN {WAITING} AND r.wake_at <= {{now}})
+               WHERE r.lease_owner IS NULL AND r.state IN {WAITING} AND r.wake_at <= (SELECT {{now}}))
     OR EXISTS (SELECT 1 FROM {{inbox}} AS m JOIN {{runs}} AS r ON r.id = m.run_id
                WHERE m.read_at IS NULL AND r.lease_owner IS NULL
                  AND (r.state = 'suspended' OR (r.state IN {ACTIVE} AND m.kind = 'cancel'))) AS runs,
-    EXISTS (SELECT 1 FROM {{tasks}} AS t WHERE t.lease_owner IS NULL AND t.available_at <= {{now}}) AS tasks,
-    EXISTS (SELECT 1 FROM {{owners}} AS o WHERE o.expires_at < {{now}})
+    EXISTS (SELECT 1 FROM {{tasks}} AS t WHERE t.lease_owner IS NULL AND t.available_at <= (SELECT {{now}})) AS tasks,
+    EXISTS (SELECT 1 FROM {{owners}} AS o WHERE o.expires_at < (SELECT {{now}}))
     OR EXISTS (SELECT 1 FROM holders AS h WHERE h.owner IS NOT NULL
                AND NOT EXISTS (SELECT 1 FROM {{owners}} AS o WHERE o.owner = h.owner)) AS orphans
 """,

@@ -1,0 +1,88 @@
+"""What the verbs look like to a type checker. Lines marked E must be errors, in mypy and in pyright; no others."""
+
+from datetime import UTC, datetime
+from typing import Literal, assert_type
+from uuid import UUID
+
+from pydantic import BaseModel
+
+import continuum
+from continuum import Children, HistoryEvent, Instance, Page, Readiness, Run, RunHandle, children, workflow
+
+
+class Order(BaseModel):
+    id: str = ""
+
+
+class Receipt(BaseModel): ...
+
+
+@workflow
+async def fulfil(order: Order) -> Receipt:
+    return Receipt()
+
+
+@workflow
+async def two(i: int, n: int = 3) -> int:
+    return i + n
+
+
+@workflow
+async def keyword_only(i: int, *, n: int) -> int:
+    return i + n
+
+
+@workflow
+async def nothing() -> str:
+    return ""
+
+
+async def main() -> None:
+    order = Order()
+    assert_type(await continuum.start(fulfil, order, instance="a"), RunHandle[Receipt])
+    assert_type(await continuum.start(two, 1, instance="a", run_id=UUID(int=1)), RunHandle[int])
+    assert_type(await continuum.start(two, 1, 2, idempotency_key="k", namespace="eu"), RunHandle[int])
+    assert_type(
+        await continuum.start(nothing, attributes={"a": 1}, start_at=datetime(2026, 1, 1, tzinfo=UTC)), RunHandle[str]
+    )
+    assert_type(await continuum.start(keyword_only.bound(1, n=2), instance="a"), RunHandle[int])
+
+    await continuum.start(fulfil, 3)  # type: ignore[arg-type]  # E
+    await continuum.start(fulfil)  # type: ignore[arg-type, call-arg]  # E
+    await continuum.start(fulfil, order, order)  # type: ignore[arg-type, call-arg]  # E
+    await continuum.start(fulfil, order=order)  # type: ignore[call-overload]  # E
+    await continuum.start(keyword_only, 1)  # type: ignore[arg-type]  # E
+    await continuum.start(two, 1, instnce="a")  # type: ignore[call-overload]  # E
+    await continuum.start(two, 1, start_at="tomorrow")  # type: ignore[call-overload]  # E
+
+    assert_type(await continuum.start_many(fulfil, [order, order]), list[RunHandle[Receipt]])
+    assert_type(await continuum.start_many([two.bound(1, 2)]), list[RunHandle[int]])
+    await continuum.start_many(fulfil, [1])  # type: ignore[arg-type]  # E
+
+    assert_type(await continuum.await_run("x", fulfil, timeout=5), Receipt)
+    assert_type(await continuum.await_run("x"), object)
+    assert_type(await continuum.signal("x", "go", order, delivery_id="d"), Literal["delivered", "duplicate"])
+    assert_type(await continuum.cancel("x"), Literal["cancelled", "requested"])
+    assert_type(await continuum.get_run("x"), Run)
+    assert_type(await continuum.list_runs(workflow=fulfil, limit=5), Page[Run])
+    assert_type(await continuum.history("x"), list[HistoryEvent])
+    assert_type(continuum.readiness(instance="a"), Readiness)
+    await continuum.await_run("x", 5)  # type: ignore[call-overload]  # E
+    await continuum.signal("x")  # type: ignore[call-arg]  # E
+    await continuum.get_run(5)  # type: ignore[arg-type]  # E
+
+    other = continuum.instance("b")
+    assert_type(other, Instance)
+    assert_type(await other.start(two, 1, run_id="x"), RunHandle[int])
+    assert_type(await other.start(two.bound(1)), RunHandle[int])
+    await other.start(two, "x")  # type: ignore[arg-type]  # E
+
+
+async def hosting(one: Children, two: Children) -> None:
+    both = one + two
+    assert_type(both, Children)
+    async with both, one:
+        pass
+    async with continuum.lifespan(*one, *two):
+        pass
+    children(name=5)  # type: ignore[arg-type]  # E
