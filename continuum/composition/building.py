@@ -126,6 +126,7 @@ def _sql_instance(settings: Settings, engine: AsyncEngine) -> Instance:
             engine,
             schema=values["schema"],
             listen_engine=values["listen_engine"],
+            checks_revision=values["migrations"] != "off",
         )
         return sealed(journal, values["payload_codec"])
 

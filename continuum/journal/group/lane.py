@@ -270,7 +270,9 @@ class Lane:
         await self._pause(batch.failures + 1)
         again = []
         for entry in batch.entries:
-            verdict = await self._judged(entry)
+            # A freed task may be ours again by now, under the same name: freed once more, it would be begun twice. If it
+            # was not freed, the audit finds it.
+            verdict = LANDED if isinstance(entry.write, FreeTask) else await self._judged(entry)
             if verdict is None:
                 again.append(entry)
             else:
@@ -281,7 +283,7 @@ class Lane:
         """Look twice at a refusal of what was sent before: it may be the first sending that stands in its way."""
         if not isinstance(verdict, Refused):
             return verdict
-        if isinstance(entry.write, Finish | RetryTask | FreeTask):
+        if isinstance(entry.write, Finish | RetryTask):
             return LANDED  # the row is gone or has moved on, which was the purpose; who did it cannot be told
         return await self._judged(entry) or verdict
 

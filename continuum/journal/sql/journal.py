@@ -49,6 +49,7 @@ class SqlJournal(Owning, Recovering, Claiming, Tending, Reading, Keeping):
         listen_engine: for LISTEN, when `engine` leads through a pooler that does not pass notices on.
         lock_timeout_seconds: how long a statement waits for somebody else's lock before it raises Contended.
         answer_timeout_seconds: how long a statement may take before its connection is given up.
+        checks_revision: whether `open` looks at the version table; False trusts the host that the tables are right.
 
     Raises:
         ConfigurationError: the engine cannot be used.
@@ -62,6 +63,7 @@ class SqlJournal(Owning, Recovering, Claiming, Tending, Reading, Keeping):
         listen_engine: AsyncEngine | None = None,
         lock_timeout_seconds: float | None = None,
         answer_timeout_seconds: float = ANSWER_SECONDS,
+        checks_revision: bool = True,
     ) -> None:
         dialect = dialect_of(engine, schema=schema)
         is_postgres = dialect.name == "postgresql"
@@ -72,6 +74,7 @@ class SqlJournal(Owning, Recovering, Claiming, Tending, Reading, Keeping):
         self._book = Book(dialect, schema)
         self._lock_timeout = lock_timeout_seconds or (LOCK_SECONDS_POSTGRES if is_postgres else LOCK_SECONDS_SQLITE)
         self._answer_timeout = answer_timeout_seconds
+        self._checks_revision = checks_revision
         self.has_notices = is_postgres
         self.lanes = LANES if is_postgres else 1
         lanes = [self._line(engine) for _ in range(self.lanes)]
@@ -99,7 +102,8 @@ class SqlJournal(Owning, Recovering, Claiming, Tending, Reading, Keeping):
             ConfigurationError, SchemaNotReady, SchemaTaken, JournalUnavailable.
         """
         schema = await check_server(self._desk)
-        await check_revision(self._desk, self._engine)
+        if self._checks_revision:
+            await check_revision(self._desk, self._engine)
         await claim_tables(self._desk, instance)
         self._notices.channel = channel_of(self._book.schema or schema)
 
