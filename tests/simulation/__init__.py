@@ -3,8 +3,11 @@
     workflows   what runs, and what its results must be
     world       the loop, the nodes: real components over one store in memory
     adversary   lost answers, partitions, crashes, pauses, lost wakes: drawn from the seed
-    story       what clients do meanwhile, and what they were told
-    checker     looks at the tables after every step, and at everything in the end
+    plans       what clients will ask for
+    story       how they ask for it, and what they are told
+    checker     looks at the tables after every step
+    ending      looks at everything, once all is quiet
+    telling     how a step is told in the log
     running     one seed from its first moment to its verdict
 
 `python -m tests.simulation --seed 123 -v` runs one seed and prints its log. The same seed gives the same log, byte for

@@ -178,7 +178,7 @@ class NodeClimate(Climate):
 
     def _perhaps_cut(self) -> None:
         if self._adversary.chance(self._adversary.weather.cut):
-            seconds = self._adversary.draw.uniform(0.2, 2.0) * LEASE_TTL
+            seconds = self._adversary.draw.uniform(0.5, 2.0) * LEASE_TTL
             self._note("cut", f"{seconds:.3f}")
             self.cut(seconds)
 

@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from continuum.journal.memory import MemoryStore
-from continuum.journal.memory.store import StoredEvent
+from continuum.journal.memory.store import StoredEvent, StoredTask
+from continuum.journal.port import Swept
 from continuum.model.events import ENDINGS, EventType
 from continuum.model.messages import MessageKind
 from continuum.model.runs import RunRow
 from continuum.model.states import RunState
 from continuum.model.tasks import TaskKey
-from continuum.model.writes import Commit, Landed
+from continuum.model.writes import Commit, Finish, FreeTask, Landed, Posted, RetryTask
 
 COMPLETIONS = frozenset({EventType.ACTIVITY_COMPLETED, EventType.ACTIVITY_FAILED, EventType.TIMER_FIRED})
 COMMANDED = frozenset({EventType.ACTIVITY_SCHEDULED, EventType.TIMER_STARTED})
@@ -37,7 +38,7 @@ class Checker:
         self._completed: dict[str, set[int]] = {}
         self._commanded: dict[str, set[int]] = {}
         self._heard: dict[str, dict[str, int]] = {}  # run → payload of a signal → how often in its history
-        self._attempts: dict[TaskKey, int] = {}
+        self._tasks: dict[TaskKey, StoredTask] = {}
         self._promised: dict[str, list[str]] = {}  # run → payloads of signals that were answered `delivered`
         self._recorded: dict[str, None] = {}  # runs whose cancel was answered `requested`
 
@@ -85,7 +86,9 @@ class Checker:
     def look(self, step: str, arguments: tuple[Any, ...], answer: Any) -> None:
         """Compare the tables with what they were before a step."""
         if step == "write":
-            self._look_at_commits(arguments[-1], answer)
+            self._look_at_writes(arguments[-1], answer)
+        elif step == "sweep":
+            self._look_at_sweep(answer)
         for run_id, row in self._store.runs.items():
             old = self._rows.get(run_id)
             if row is not old:
@@ -95,23 +98,43 @@ class Checker:
                 self._keep_all(run_id)
         for rows in self._store.tasks.values():
             for task in rows.values():
-                known = self._attempts.get(task.key, 1)
-                self.expect(task.attempt >= known, f"the attempt of {task.key} went back from {known}")
-                limit = task.options.retry.max_attempts
-                self.expect(task.attempt <= limit, f"attempt {task.attempt} of {task.key}, at most {limit} are allowed")
-                self._attempts[task.key] = task.attempt
+                self._look_at_task(task)
 
     def _keep_all(self, run_id: str) -> None:
         if run_id in self._promised or run_id in self._recorded:
             self._keep(run_id)
 
-    def _look_at_commits(self, batch: Any, verdicts: Any) -> None:
+    def _look_at_writes(self, batch: Any, verdicts: Any) -> None:
         for write, verdict in zip(batch, verdicts, strict=True):
             if isinstance(write, Commit) and isinstance(verdict, Landed):
                 old = self._rows[write.run_id]
                 fence = (old.lease_owner, old.lease_token, old.generation, old.last_seq)
                 theirs = (write.owner, write.token, write.generation, write.base_seq)
                 self.expect(fence == theirs, f"a commit of {theirs} to {write.run_id} landed, the lease was {fence}")
+
+            if isinstance(write, Finish | RetryTask | FreeTask) and isinstance(verdict, Landed | Posted):
+                task = self._tasks[write.attempt.key]
+                is_theirs = (task.owner, task.attempt) == (write.attempt.owner, write.attempt.attempt)
+                self.expect(
+                    is_theirs, f"{write.attempt} was ended, the task was {task.owner}'s, attempt {task.attempt}"
+                )
+
+    def _look_at_sweep(self, swept: Swept) -> None:
+        for attempt in (*swept.tasks, *swept.exhausted):
+            row = self._store.runs[attempt.key.run_id]
+            self.expect(row.lease_owner != attempt.owner, f"the task of {attempt} was swept before its run")
+
+    def _look_at_task(self, task: StoredTask) -> None:
+        old = self._tasks.get(task.key)
+        if old is task:
+            return
+        limit = task.options.retry.max_attempts
+        self.expect(task.attempt <= limit, f"attempt {task.attempt} of {task.key}, at most {limit} are allowed")
+        if old is not None:
+            self.expect(task.attempt >= old.attempt, f"the attempt of {task.key} went back from {old.attempt}")
+            has_moved = old.owner is not None and task.owner is not None and task.owner != old.owner
+            self.expect(not has_moved, f"{task.key} was taken from {old.owner} by {task.owner}")
+        self._tasks[task.key] = task
 
     def _look_at_row(self, row: RunRow, old: RunRow | None) -> None:
         run_id = row.run_id
@@ -168,7 +191,9 @@ class Checker:
             commanded.add(event.command_id)
         if event.type in COMPLETIONS and event.command_id is not None:
             completed = self._completed.setdefault(run_id, set())
-            self.expect(event.command_id not in completed, f"{where}: command {event.command_id} was answered twice (I3)")
+            self.expect(
+                event.command_id not in completed, f"{where}: command {event.command_id} was answered twice (I3)"
+            )
             self.expect(event.command_id in self._commanded.get(run_id, ()), f"{where} answers what nobody asked")
             completed.add(event.command_id)
 
@@ -181,7 +206,9 @@ class Checker:
             self.expect(row.state.has_ended, f"{row.run_id} has not ended: {row}")
             self.expect(row.lease_owner is None, f"{row.run_id} is leased to {row.lease_owner} at the end (I6)")
         self.expect(not store.tasks, f"tasks are left: {list(store.tasks.values())[:3]}")
-        late = [stored for rows in store.inbox.values() for stored in rows.values() if stored.message.delivery_id is None]
+        late = [
+            stored for rows in store.inbox.values() for stored in rows.values() if stored.message.delivery_id is None
+        ]
         self.expect(not late, f"messages are left: {late[:3]}")
 
     def heard(self, run_id: str) -> Mapping[str, int]:

@@ -19,23 +19,18 @@ from continuum.composition.wiring import Wiring
 from continuum.errors import JournalUnavailable
 from continuum.journal.memory import MemoryStore
 from continuum.journal.port import Contended
-from continuum.model.failure import Failure
-from continuum.model.runs import RunRow
-from continuum.model.states import RunState
-from continuum.model.writes import Commit
-from continuum.replay.machine import Machine
-from continuum.replay.turns import RunInfo
 from tests.simulation import workflows
 from tests.simulation.adversary import Adversary, NodeClimate, Weather, weather_of
 from tests.simulation.checker import Checker
-from tests.simulation.story import STORY_SECONDS, Clients, runs_of
-from tests.simulation.workflows import explain, script
+from tests.simulation.ending import look_at_the_end
+from tests.simulation.plans import STORY_SECONDS, stories_of
+from tests.simulation.story import Clients
+from tests.simulation.telling import TOLD, line_of, touched
 from tests.simulation.world import LEASE_TTL, NAMES, Busy, Node, NodeJournal, Stuck, VirtualLoop
 
-END_SECONDS = 200.0  # after the story, until which everything must have ended: a run that crashed often is left alone for 60
+END_SECONDS = 200.0  # after the story, until which all must have ended: a run that crashed often is left alone for 60
 OVER_SECONDS = 500.0  # whatever happens
 QUIET_SECONDS = LEASE_TTL * 3  # after the last end, until nothing may be left over
-LOGGED = frozenset({"write", "claim_runs", "claim_tasks", "sweep", "declare_dead", "register", "renew", "retire", "release_run"})
 
 
 @dataclass(slots=True)
@@ -72,7 +67,7 @@ class Simulation:
         self.failed: asyncio.Future[None] = loop.create_future()
         self.checker = Checker(self.store, self._violated)
         self.adversary = Adversary(seed, weather, clock, self.note)
-        self.clients = Clients(self, runs_of(seed))
+        self.clients = Clients(self, stories_of(seed))
         self.nodes: dict[str, Node] = {}
         self.climates: dict[str, NodeClimate] = {}
         self._boots = dict.fromkeys(NAMES, 0)
@@ -109,12 +104,12 @@ class Simulation:
     def _journal_of(self, node: Node) -> NodeJournal:
         def witness(name: str, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             answer = step(*args, **kwargs)
-            if name in LOGGED:
-                line = _line(name, args, answer)
+            if name in TOLD:
+                line = line_of(name, args, answer)
                 if line:
                     self.note(f"{node.label} {line}")
                 self.checker.look(name, args, answer)
-                for run_id in _touched(name, args, answer):
+                for run_id in touched(name, args, answer):
                     self.clients.pry(node, run_id)
             return answer
 
@@ -136,7 +131,7 @@ class Simulation:
         wakes.read_inbox = weakened(wakes.read_inbox)
         wakes.tell_others = weakened(wakes.tell_others)
         wakes.watch_deadline = weakened(wakes.watch_deadline)
-        wiring.pubsub.publish = weakened(wiring.pubsub.publish)  # type: ignore[method-assign]
+        wiring.pubsub.publish = weakened(wiring.pubsub.publish)  # type: ignore[method-assign,assignment]
 
     def _crash(self, name: str) -> None:
         node = self.nodes[name]
@@ -163,7 +158,7 @@ class Simulation:
             case "cut":
                 self.note(f"{node.label} is cut off for {lasts:.3f}")
                 self.climates[name].cut(lasts)
-            case "restart":
+            case _:
                 await self._restart(node, lasts)
 
     async def _restart(self, node: Node, lasts: float) -> None:
@@ -210,13 +205,7 @@ class Simulation:
             if task.done():
                 task.result()
         await self.clock.sleep(QUIET_SECONDS)
-        self.checker.look_at_the_end()
-        self._look_at_nodes()
-        started: dict[str, str] = {}
-        for row in self.store.runs.values():
-            nonce = self._look_at_result(row)
-            self.checker.expect(nonce not in started, f"{nonce} was started twice: {started.get(nonce)}, {row.run_id}")
-            started[nonce] = row.run_id
+        look_at_the_end(self.checker, self.store, self.clients.stories, list(self.nodes.values()), self._gone)
 
     async def _end(self, told: asyncio.Task[None]) -> None:
         deadline = self.clock.monotonic() + END_SECONDS
@@ -227,45 +216,6 @@ class Simulation:
                 return
             await self.clock.sleep(2.0)
             await self.clients.finish()
-
-    # --- the last look ------------------------------------------------------------------------------------------------
-
-    def _look_at_nodes(self) -> None:
-        expect = self.checker.expect
-        for node in self.nodes.values():
-            parts = node.wiring
-            expect(not len(parts.registry), f"{node.label} keeps executions: {parts.registry.run_ids}")
-            expect(not parts.attempts.running, f"{node.label} keeps attempts")
-            expect(not parts.attempts._known, f"{node.label} remembers attempts: {list(parts.attempts._known)[:3]}")
-            expect(parts.attempts._taken_in_all == 0, f"{node.label} lost slots: {parts.attempts._taken}")
-            expect(not parts.committer.in_flight, f"{node.label} has writes in flight")
-            expect(not parts.awaiting.waiters, f"{node.label} keeps waiters")
-        for node in (*self._gone, *self.nodes.values()):
-            for (key, attempt), times in node.begun.items():
-                expect(times == 1, f"{node.label} began attempt {attempt} of {key} {times} times")
-
-    def _look_at_result(self, row: RunRow) -> str:
-        history = [stored.event for stored in self.store.events[row.run_id, row.generation]]
-        arguments = script.signature.parameters.decode(history[0].payload or b"{}")
-        nonce, steps = str(arguments["nonce"]), arguments["steps"]
-        if row.state is RunState.COMPLETED:
-            words = script.signature.result.decode(history[-1].payload or b"null")
-            wrong = explain(steps, words, history)
-            self.checker.expect(wrong is None, f"the result of {row.run_id}: {wrong}: {words} of {steps}")
-        elif row.state is RunState.FAILED:
-            failure = Failure.decode(history[-1].payload or b"{}")
-            self.checker.expect("raise" in steps, f"{row.run_id} failed: {failure.type}: {failure.message}")
-        else:
-            return nonce
-        machine = Machine(script, RunInfo(row.run_id, row.workflow, row.version, 1, row.namespace, "", row.created_at))
-        try:
-            machine.replay(history)
-            self.checker.expect(machine.outcome is not None, f"{row.run_id} does not end when it is replayed")
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is the finding
-            self.checker.violate(f"{row.run_id} cannot be replayed: {error}")
-        finally:
-            machine.close()
-        return nonce
 
     def forget(self) -> None:
         """Close what would otherwise be kept for ever."""
@@ -308,7 +258,7 @@ def simulate(seed: int, weather: Weather | None = None) -> Outcome:
     telemetry.attach(crashed, ["loop.crashed"])
     asyncio.set_event_loop(loop)
     gc_was_on = gc.isenabled()
-    gc.disable()
+    gc.disable()  # a coroutine that hangs in a dead node must not be closed in the middle of somebody else's day
     try:
         try:
             loop.run_until_complete(simulation.run())
@@ -349,52 +299,3 @@ def _end_all(loop: VirtualLoop, simulation: Simulation) -> None:
             task.cancel()
         with suppress(asyncio.CancelledError):
             loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))
-
-
-def _touched(name: str, args: tuple[Any, ...], answer: Any) -> list[str]:
-    if name == "claim_runs":
-        return [claim.run_id for claim in answer.runs]
-    return [write.run_id for write in args[-1] if isinstance(write, Commit)] if name == "write" else []
-
-
-def _line(name: str, args: tuple[Any, ...], answer: Any) -> str | None:
-    match name:
-        case "write":
-            pairs = zip(args[-1], answer, strict=True)
-            return "write " + "; ".join(f"{_short(write)} = {type(verdict).__name__}" for write, verdict in pairs)
-        case "claim_runs":
-            taken = ", ".join(f"{claim.run_id[-6:]}@{claim.token}" for claim in answer.runs)
-            return f"claim {taken}" if taken else None
-        case "claim_tasks":
-            taken = ", ".join(_attempt(task.attempt) for task in answer)
-            return f"tasks {taken}" if taken else None
-        case "sweep":
-            return f"sweep {answer}" if answer.runs or answer.tasks or answer.exhausted or answer.blocked else None
-        case "declare_dead":
-            return f"dead {answer}" if answer else None
-        case "renew":
-            return None if answer else f"renew {args[-1]}: lost"
-        case "register":
-            return f"register {args[-1].owner}"
-        case _:
-            return f"{name} {args[1:]} = {answer}"
-
-
-def _attempt(attempt: Any) -> str:
-    return f"{attempt.key.run_id[-6:]}/{attempt.key.command_id}#{attempt.attempt}"
-
-
-def _short(write: Any) -> str:
-    digest = hashlib.sha256(repr(write).encode()).hexdigest()[:8]
-    kind = type(write).__name__
-    if hasattr(write, "attempt"):
-        return f"{kind} {_attempt(write.attempt)} {digest}"
-    if hasattr(write, "message"):
-        return f"{kind} {write.message.run_id[-6:]} {write.message.kind.value} {digest}"
-    if hasattr(write, "events"):
-        what = ",".join(f"{event.type.value}{event.command_id or ''}" for event in write.events)
-        seq = write.base_seq if hasattr(write, "base_seq") else 0
-        token = write.token if hasattr(write, "token") else (1 if write.owner else 0)
-        state = write.state.value if write.state else "-"
-        return f"{kind} {write.run_id[-6:]}@{token}+{seq} {state} [{what}] {digest}"
-    return f"{kind} {digest}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
 from typing import Any, Protocol
@@ -16,53 +15,27 @@ from typing import Any, Protocol
 from continuum.client.client import Client
 from continuum.clock import VirtualClock
 from continuum.errors import (
-    IdempotencyConflict,
     InstanceDraining,
     InstanceNotStarted,
     JournalUnavailable,
     RunCancelled,
+    RunExists,
     RunFailed,
     RunNotActive,
 )
 from continuum.journal.memory import MemoryStore
 from continuum.model.states import RunState
 from tests.simulation.checker import Checker
+from tests.simulation.plans import SIGNALS, Run, Signal
 from tests.simulation.workflows import script
-from tests.simulation.world import LEASE_TTL, Node
+from tests.simulation.world import Node
 
-STORY_SECONDS = 15.0  # in which everything is asked for, and everything goes wrong
 PATIENCE_SECONDS = 40.0  # of a client with one call
-SIGNALS = ("note", "ping")
-PRYING_MAX = 40  # signals by the nosy client
+PRYING_MAX = 60  # signals by the nosy client
 
 
 class CallLost(Exception):
     """The client will never know."""
-
-
-@dataclass(frozen=True, slots=True)
-class Signal:
-    """One to be sent: again and again with the same delivery id, if it has one."""
-
-    at: float
-    name: str
-    delivery_id: str | None
-    times: int
-
-
-@dataclass(slots=True)
-class Run:
-    """A run as a client plans it, and what it was told about it."""
-
-    nonce: str
-    steps: list[str]
-    at: float
-    key: str | None
-    delay: float | None  # of `start_at`
-    signals: list[Signal] = field(default_factory=list)
-    cancel_at: float | None = None
-    awaiters: int = 0
-    run_id: str | None = None
 
 
 class Cluster(Protocol):
@@ -82,78 +55,11 @@ class Cluster(Protocol):
         ...
 
 
-# --- what is planned --------------------------------------------------------------------------------------------------
-
-
-def runs_of(seed: int) -> list[Run]:
-    """Draw the runs of a seed."""
-    draw = Random(f"{seed}/story")
-    runs = [_run(draw, f"n{number}") for number in range(draw.randint(4, 12))]
-    if draw.random() < 0.5:  # somebody asks for the same with the same key
-        twin = next((run for run in runs if run.key is not None), None)
-        if twin is not None:
-            runs.append(Run(twin.nonce, twin.steps, draw.uniform(0, STORY_SECONDS / 2), twin.key, twin.delay))
-    return runs
-
-
-def _run(draw: Random, nonce: str) -> Run:
-    run = Run(
-        nonce=nonce,
-        steps=[_step(draw) for _ in range(draw.randint(1, 5))],
-        at=draw.uniform(0, STORY_SECONDS * 0.7),
-        key=f"key-{nonce}" if draw.random() < 0.4 else None,
-        delay=draw.uniform(0.1, 6.0) if draw.random() < 0.15 else None,
-        cancel_at=draw.uniform(0, STORY_SECONDS / 2) if draw.random() < 0.2 else None,
-        awaiters=draw.choice((0, 1, 1, 2)),
-    )
-    for number in range(draw.choice((0, 1, 2, 4, 6))):
-        is_named = draw.random() < 0.4
-        run.signals.append(
-            Signal(
-                at=draw.uniform(0, STORY_SECONDS * draw.choice((0.05, 0.5))),
-                name=draw.choice(SIGNALS),
-                delivery_id=f"d{number}" if is_named else None,
-                times=draw.randint(1, 3) if is_named else 1,
-            )
-        )
-    return run
-
-
-def _step(draw: Random) -> str:
-    seconds = f"{draw.uniform(0.05, 2.5):.2f}"
-    return draw.choice(
-        (
-            f"add:{seconds}",
-            f"add:{LEASE_TTL * 1.5}",
-            f"frail:{seconds}",
-            f"flaky:{draw.randint(1, 3)}",
-            "doomed",
-            "brief",
-            f"beating:{draw.randint(1, 12)}",
-            f"nap:{seconds}",
-            f"nap:{LEASE_TTL * 1.2}",
-            f"fan:{draw.randint(1, 6)}",
-            f"group:{draw.randint(1, 4)}",
-            f"race:{seconds}",
-            f"hear:{draw.choice(SIGNALS)}",
-            f"hear:{draw.choice(SIGNALS)}",
-            f"hear:{draw.choice(SIGNALS)}:{seconds}",
-            f"hear:{draw.choice(SIGNALS)}:{seconds}",
-            "effect",
-            "effect",
-            "raise" if draw.random() < 0.2 else "effect",
-        )
-    )
-
-
-# --- what is done -----------------------------------------------------------------------------------------------------
-
-
 class Clients:
     """Plays the story."""
 
-    def __init__(self, cluster: Cluster, runs: list[Run]) -> None:
-        self.runs = runs
+    def __init__(self, cluster: Cluster, stories: list[list[Run]]) -> None:
+        self.stories = stories
         self._cluster = cluster
         self._checker = cluster.checker
         self._sent = 0
@@ -165,19 +71,25 @@ class Clients:
     async def play(self) -> None:
         """Do everything, and wait for every answer that can be had."""
         async with asyncio.TaskGroup() as group:
-            for run in self.runs:
-                group.create_task(self._live(group, run))
+            for runs in self.stories:
+                group.create_task(self._live(group, runs))
 
     async def hush(self) -> None:
         """Pry no more, and wait for what was asked."""
         self._is_told = False
         await asyncio.gather(*self._calls)
 
-    async def _live(self, group: asyncio.TaskGroup, run: Run) -> None:
-        await self._cluster.clock.sleep(run.at)
-        await self._start(run)
-        if run.run_id is None:
-            return
+    async def _live(self, group: asyncio.TaskGroup, runs: list[Run]) -> None:
+        await self._cluster.clock.sleep(runs[0].at)
+        if len(runs) > 1:
+            await self._start_together(runs)
+        else:
+            await self._start(runs[0])
+        for run in runs:
+            if run.run_id is not None:
+                self._live_on(group, run)
+
+    def _live_on(self, group: asyncio.TaskGroup, run: Run) -> None:
         for _ in range(run.awaiters):
             group.create_task(self._await(run))
         for signal in run.signals:
@@ -192,24 +104,44 @@ class Clients:
             _, started = await client.start(
                 script,
                 (run.nonce, run.steps),
-                run_id=None,
+                run_id=run.chosen,
                 idempotency_key=run.key,
                 namespace="default",
                 attributes=None,
                 start_at=start_at,
             )
-            return started
+            return started.run_id
 
-        tries = 10 if run.key is not None else 1  # who has no key dares not ask twice
+        tries = 10 if run.key or run.chosen else 1  # who has neither key nor id dares not ask twice
         for _ in range(tries):
             try:
-                started = await self._call(f"start {run.nonce} {run.steps}", start)
+                run_id = await self._call(f"start {run.nonce} {run.steps}", start)
             except (CallLost, JournalUnavailable):
                 continue
-            known = self._cluster.store.runs.get(started.run_id)
-            self._checker.expect(known is not None, f"start {run.nonce} was acknowledged as {started.run_id}, not there")
-            run.run_id = started.run_id
+            except RunExists:
+                run_id = run.chosen  # by an earlier try, or by this one if its lease was lost before its answer came
+            self._acknowledge(run, run_id)
             return
+
+    def _acknowledge(self, run: Run, run_id: str) -> None:
+        first = self._cluster.store.event_at(run_id, 1, 1)
+        payload = first.event.payload if first is not None else None
+        nonce = None if payload is None else script.signature.parameters.decode(payload)["nonce"]
+        self._checker.expect(nonce == run.nonce, f"start {run.nonce} was acknowledged as {run_id}, which is {nonce}")
+        run.run_id = run_id
+
+    async def _start_together(self, runs: list[Run]) -> None:
+        async def start(client: Client) -> Any:
+            calls = [script.bound(run.nonce, run.steps) for run in runs]
+            started = await client.start_many(calls, None, namespace="default", attributes=None, start_at=None)
+            return [one.run_id for _, one in started]
+
+        try:
+            run_ids = await self._call(f"start together {[run.nonce for run in runs]}", start)
+        except (CallLost, JournalUnavailable):
+            return
+        for run, run_id in zip(runs, run_ids, strict=True):
+            self._acknowledge(run, run_id)
 
     async def _send(self, run: Run, signal: Signal) -> None:
         assert run.run_id is not None
@@ -222,7 +154,8 @@ class Clients:
             if verdict is None:
                 continue
             self._checker.expect(
-                verdict != "delivered" or not was_accepted, f"signal {payload} was delivered twice as {signal.delivery_id}"
+                verdict != "delivered" or not was_accepted,
+                f"signal {payload} was delivered twice as {signal.delivery_id}",
             )
             was_accepted = was_accepted or verdict in {"delivered", "duplicate"}
             self._checker.expect(
@@ -252,7 +185,7 @@ class Clients:
     def pry(self, node: Node, run_id: str) -> None:
         """Signal a run through the node that is just busy with it: the moments between two of its steps are short."""
         draw = self._cluster.draw
-        if self._prying >= PRYING_MAX or draw.random() > 0.15 or not self._is_told:
+        if self._prying >= PRYING_MAX or draw.random() > 0.25 or not self._is_told:
             return
         self._prying += 1
         name, payload = draw.choice(SIGNALS), f"p{self._prying}"
@@ -333,7 +266,7 @@ class Clients:
         cluster.note(f"client > {node.label} {what}")
         call = asyncio.ensure_future(verb(node.wiring.client))
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        alarm = cluster.clock.call_later(patience, lambda: over.done() or over.set_result(None)) if patience else None
+        alarm = None if patience is None else cluster.clock.call_later(patience, over.cancel)
         await asyncio.wait([call, node.death, over], return_when=asyncio.FIRST_COMPLETED)
         if alarm is not None:
             alarm.cancel()
@@ -347,7 +280,7 @@ class Clients:
         except (InstanceDraining, InstanceNotStarted) as error:
             cluster.note(f"client < {node.label} {what}: {error!r}")
             raise CallLost from error
-        except (JournalUnavailable, RunNotActive, RunFailed, RunCancelled, IdempotencyConflict) as error:
+        except (JournalUnavailable, RunNotActive, RunExists, RunFailed, RunCancelled) as error:
             cluster.note(f"client < {node.label} {what}: {type(error).__name__}")
             raise
         except Exception as error:

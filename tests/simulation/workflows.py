@@ -155,6 +155,19 @@ async def _hear(name: str, limit: str = "") -> str:
         return LATE
 
 
+async def _both(name: str) -> str:
+    return ",".join(await asyncio.gather(_hear(name), _add("0.3")))
+
+
+async def _either(name: str, seconds: str) -> str:
+    """Whichever comes first; a signal that was not waited for to the end stays for the next who waits."""
+    heard, added = asyncio.create_task(_hear(name)), asyncio.create_task(_add(seconds))
+    await asyncio.wait([heard, added], return_when=asyncio.FIRST_COMPLETED)
+    first, other = (heard, added) if heard.done() else (added, heard)
+    other.cancel()
+    return await first
+
+
 async def _effect() -> str:
     return str(await continuum.side_effect(lambda: entropy.getrandbits(40)))
 
@@ -175,6 +188,8 @@ STEPS: dict[str, Callable[..., Awaitable[str]]] = {
     "group": _group,
     "race": _race,
     "hear": _hear,
+    "both": _both,
+    "either": _either,
     "effect": _effect,
     "raise": _raise,
 }
@@ -247,6 +262,10 @@ def _allowed(step: str, word: str, facts: Facts) -> list[str | None]:
             return [facts.effect()]
         case "hear":
             return [LATE] if word == LATE and len(arguments) > 1 else [facts.signal(arguments[0])]
+        case "both":
+            return [f"{facts.signal(arguments[0])},2", *_failed(facts)]
+        case "either":
+            return [word if word in {"2", *_failed(facts)} else facts.signal(arguments[0])]
         case "group" | "doomed" | "brief":
             return [FAILED]
         case "race":

@@ -1,0 +1,104 @@
+"""What clients will ask for, drawn from the seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+from uuid import UUID
+
+from tests.simulation.world import LEASE_TTL
+
+STORY_SECONDS = 20.0  # in which everything is asked for, and everything goes wrong
+SIGNALS = ("note", "ping")
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One to be sent: again and again with the same delivery id, if it has one."""
+
+    at: float
+    name: str
+    delivery_id: str | None
+    times: int
+
+
+@dataclass(slots=True)
+class Run:
+    """A run as a client plans it, and what it was told about it."""
+
+    nonce: str
+    steps: list[str]
+    at: float
+    key: str | None
+    delay: float | None  # of `start_at`
+    chosen: str | None = None  # its id, if the client chooses it
+    signals: list[Signal] = field(default_factory=list)
+    cancel_at: float | None = None
+    awaiters: int = 0
+    run_id: str | None = None
+
+
+def stories_of(seed: int) -> list[list[Run]]:
+    """Draw the runs of a seed: most are started alone, some together."""
+    draw = Random(f"{seed}/story")
+    runs = [_run(draw, f"n{number}") for number in range(draw.randint(4, 14))]
+    if draw.random() < 0.5:  # somebody asks for the same with the same key
+        twin = next((run for run in runs if run.key is not None), None)
+        if twin is not None:
+            runs.append(Run(twin.nonce, twin.steps, draw.uniform(0, STORY_SECONDS / 2), twin.key, twin.delay))
+    together = [_run(draw, f"m{number}") for number in range(draw.randint(2, 4))] if draw.random() < 0.3 else []
+    return [*([run] for run in runs), *([together] if together else [])]
+
+
+def _run(draw: Random, nonce: str) -> Run:
+    run = Run(
+        nonce=nonce,
+        steps=[_step(draw) for _ in range(draw.randint(1, 5))],
+        at=draw.uniform(0, STORY_SECONDS * 0.7),
+        key=f"key-{nonce}" if draw.random() < 0.4 else None,
+        delay=draw.uniform(0.1, 6.0) if draw.random() < 0.15 else None,
+        chosen=str(UUID(int=draw.getrandbits(128), version=4)) if draw.random() < 0.15 else None,
+        cancel_at=draw.uniform(0, STORY_SECONDS / 2) if draw.random() < 0.2 else None,
+        awaiters=draw.choice((0, 1, 1, 2)),
+    )
+    if run.key is not None:
+        run.chosen = None
+    for number in range(draw.choice((0, 1, 2, 4, 6))):
+        is_named = draw.random() < 0.4
+        run.signals.append(
+            Signal(
+                at=draw.uniform(0, STORY_SECONDS * draw.choice((0.05, 0.5))),
+                name=draw.choice(SIGNALS),
+                delivery_id=f"d{number}" if is_named else None,
+                times=draw.randint(1, 3) if is_named else 1,
+            )
+        )
+    return run
+
+
+def _step(draw: Random) -> str:
+    seconds = f"{draw.uniform(0.05, 2.5):.2f}"
+    return draw.choice(
+        (
+            f"add:{seconds}",
+            f"add:{LEASE_TTL * 1.5}",
+            f"frail:{seconds}",
+            f"flaky:{draw.randint(1, 3)}",
+            "doomed",
+            "brief",
+            f"beating:{draw.randint(1, 12)}",
+            f"nap:{seconds}",
+            f"nap:{LEASE_TTL * 1.2}",
+            f"fan:{draw.randint(1, 6)}",
+            f"group:{draw.randint(1, 4)}",
+            f"race:{seconds}",
+            f"hear:{draw.choice(SIGNALS)}",
+            f"both:{draw.choice(SIGNALS)}",
+            f"either:{draw.choice(SIGNALS)}:{seconds}",
+            f"hear:{draw.choice(SIGNALS)}:{seconds}",
+            f"hear:{draw.choice(SIGNALS)}:{seconds}",
+            "effect",
+            "effect",
+            "raise" if draw.random() < 0.2 else "effect",
+        )
+    )
