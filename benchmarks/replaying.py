@@ -16,7 +16,9 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def _machine() -> Machine:
-    return Machine(ten_steps, RunInfo("01890000-0000-7000-8000-000000000000", ten_steps.name, 1, 1, "default", "bench", AT))
+    return Machine(
+        ten_steps, RunInfo("01890000-0000-7000-8000-000000000000", ten_steps.name, 1, 1, "default", "bench", AT)
+    )
 
 
 def _history() -> list[Event]:

@@ -38,10 +38,17 @@ async def measure(url: str, *, quick: bool = False) -> list[Figure]:
             Figure(
                 f"one-activity workflows, {width} in flight",
                 "workflows/s",
-                await repeated(REPETITIONS, lambda width=width, count=count: in_flight(one_step, count // scale, width)),
+                await repeated(
+                    REPETITIONS, lambda width=width, count=count: in_flight(one_step, count // scale, width)
+                ),
                 target,
             )
-            for width, count, target in ((1_000, 20_000, "target ≥ 5,000 (final 10,000)"), (200, 10_000, ""), (20, 4_000, ""), (1, 400, ""))
+            for width, count, target in (
+                (1_000, 20_000, "target ≥ 5,000 (final 10,000)"),
+                (200, 10_000, ""),
+                (20, 4_000, ""),
+                (1, 400, ""),
+            )
         ]
         steps = await repeated(REPETITIONS, lambda: in_flight(ten_steps, 2_000 // scale, 200))
         figures.append(

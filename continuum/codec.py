@@ -34,7 +34,7 @@ class Shape:
 
     def __init__(self, annotation: Any) -> None:
         self.annotation = annotation
-        self._adapter = _adapter(annotation)
+        self._adapter = _adapter(annotation, f"the annotation {annotation!r}")
 
     def encode(self, value: Any) -> bytes:
         """Validate and write a value.
@@ -129,7 +129,7 @@ class Parameters:
         make: Any = TypedDict  # for type checkers it is no function
         arguments = make("Arguments", fields)
         arguments.__pydantic_config__ = _CONFIG  # a TypedDict brings its own configuration
-        self._adapter = _adapter(arguments)
+        self._adapter = _adapter(arguments, f"the parameters of {function}()")
         if not self._adapter.pydantic_complete:
             raise NameError(f"a model among the parameters of {function}() uses a type that is not defined")
         # pydantic's adapter of a TypedDict reads that configuration, but does not write by it.
@@ -264,7 +264,7 @@ class PayloadCodec(Protocol):
 # --- inside -----------------------------------------------------------------------------------------------------------
 
 
-def _adapter(annotation: Any) -> TypeAdapter[Any]:
+def _adapter(annotation: Any, what: str) -> TypeAdapter[Any]:
     try:
         try:
             return TypeAdapter(annotation, config=_CONFIG)
@@ -273,7 +273,7 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
                 raise
             return TypeAdapter(annotation)
     except PydanticUserError as error:
-        raise DefinitionError(f"pydantic cannot handle the annotation {annotation!r}: {error.message}") from error
+        raise DefinitionError(f"pydantic cannot handle {what}: {error.message}") from error
 
 
 def _pointer(location: tuple[int | str, ...]) -> str:

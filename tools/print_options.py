@@ -32,7 +32,12 @@ def reference() -> str:
     lines += [_row(option) for option in INSTANCE]
     lines += ["", "## Components", "", "Each takes True (default), False, or a dict of its options.", ""]
     for part in PARTS:
-        lines += [f"### `{part.name}`", "", f"{part.meaning[0].upper()}{part.meaning[1:]}. When off: {part.when_off}.", ""]
+        lines += [
+            f"### `{part.name}`",
+            "",
+            f"{part.meaning[0].upper()}{part.meaning[1:]}. When off: {part.when_off}.",
+            "",
+        ]
         if part.options:
             lines += ["| option | meaning |", "| --- | --- |", *(_row(option) for option in part.options), ""]
     return "\n".join(lines).rstrip() + "\n"

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Unpack
 
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from continuum.clock import SystemClock
@@ -76,7 +77,7 @@ async def application(
         async with children_of(instance):
             yield instance
         return
-    engine = create_async_engine(target) if isinstance(target, str) else target
+    engine = _engine_of(target) if isinstance(target, str) else target
     if not isinstance(engine, AsyncEngine):
         raise ConfigurationError(f"application() takes an AsyncEngine or a database URL, not {engine_or_url!r}")
     try:
@@ -86,6 +87,16 @@ async def application(
     finally:
         if engine is not target:
             await engine.dispose()
+
+
+def _engine_of(url: str) -> AsyncEngine:
+    try:
+        return create_async_engine(url)
+    except SQLAlchemyError as error:
+        raise ConfigurationError(
+            f"no engine can be made from this database URL ({error}); URLs begin with postgresql+asyncpg:// or "
+            "sqlite+aiosqlite://"
+        ) from error
 
 
 def real_world() -> World:

@@ -41,11 +41,11 @@ class Children(list[Component]):
 
     async def stop(self) -> None:
         """Stop every component, last in first out; the first error is raised after all have been stopped."""
-        errors: list[Exception] = []
+        errors: list[BaseException] = []
         for component in reversed(self):
             try:
                 await component.stop()
-            except Exception as error:  # noqa: BLE001  # the others must be stopped all the same
+            except BaseException as error:  # noqa: BLE001  # the others must be stopped all the same; it is raised below
                 errors.append(error)
         if errors:
             raise errors[0]

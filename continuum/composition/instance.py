@@ -12,13 +12,13 @@ from uuid import UUID
 from continuum.client.client import Client
 from continuum.client.reading import HistoryEvent, Page
 from continuum.client.starting import Started
-from continuum.composition.instances import Instances
+from continuum.composition.instances import DEFAULT, Instances
 from continuum.composition.options import Settings
 from continuum.composition.wiring import Wiring, World
 from continuum.definitions.calls import Call
 from continuum.definitions.handles import RunHandle
 from continuum.definitions.workflow import Workflow
-from continuum.errors import InstanceNotStarted, JournalUnavailable
+from continuum.errors import ConfigurationError, ContinuumError, InstanceNotStarted
 from continuum.ids import canonical
 from continuum.journal.port import Journal
 from continuum.model.policy import Duration, seconds
@@ -87,10 +87,15 @@ class Instance:
         """Open the journal and become an owner if runs or activities will live here."""
         if self.wiring is not None:
             return
+        successor = self._instances.known(self.name)
+        if successor is not None and successor is not self:
+            raise ConfigurationError(
+                f"these children of {self.name!r} were replaced by later ones of the same name: enter those"
+            )
         await self._prepare()
         journal = self._make_journal()
-        await journal.open(self.name)
         try:
+            await journal.open(self.name)
             wiring = Wiring(self.settings, journal, self._world())
             wiring.runs.attach()
             wiring.client.opened()
@@ -134,11 +139,11 @@ class Instance:
         try:
             async with wiring.node.clock.timeout(limit):
                 await wiring.committer.close()
-                if wiring.node.owner is not None:
-                    await wiring.journal.retire(wiring.node.owner)
-        except (TimeoutError, JournalUnavailable) as error:  # the database is away: the sweep will find our leases
+                await wiring.membership.retire()
+        except (TimeoutError, ContinuumError) as error:  # the database is away: the sweep will find our leases
             wiring.emit("instance.left_leases", error=repr(error))
-        await wiring.journal.close()
+        finally:
+            await wiring.journal.close()
         wiring.emit("instance.stopped")
 
     def readiness(self) -> Readiness:
@@ -158,10 +163,12 @@ class Instance:
     @property
     def _client(self) -> Client:
         if self.wiring is None:
-            raise InstanceNotStarted(
-                f"instance {self.name!r} is registered but not running: enter its children first "
-                "(`async with children(...)`, or the host's lifespan)"
+            how = (
+                "enter `async with continuum.application()` first"
+                if self.name == DEFAULT
+                else "enter its children first (`async with children(...)`, or the host's lifespan)"
             )
+            raise InstanceNotStarted(f"instance {self.name!r} is registered but not running: {how}")
         return self.wiring.client
 
     # --- the verbs ----------------------------------------------------------------------------------------------------

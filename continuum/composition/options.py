@@ -235,8 +235,9 @@ def settings_of(name: str, given: Mapping[str, Any]) -> Settings:
         raise ConfigurationError(f'migrations must be "check", "upgrade" or "off", not {migrations!r}')
     values["migrations"] = migrations
     values["client_only"] = _flag("client_only", given.get("client_only", False))
-    for option in ("payload_codec", "state", "listen_engine"):
-        values[option] = given.get(option)
+    values["state"] = given.get("state")
+    values["payload_codec"] = _codec(given.get("payload_codec"))
+    values["listen_engine"] = _engine("listen_engine", given.get("listen_engine"))
     values["workflows"] = _definitions("workflows", given.get("workflows"), Workflow)
     values["activities"] = _definitions("activities", given.get("activities"), Activity)
     parts = {part.name: _chosen(part, given.get(part.name, True)) for part in PARTS}
@@ -272,6 +273,20 @@ def _text(name: str, value: Any) -> str | None:
     if value is None or (isinstance(value, str) and value):
         return value
     raise ConfigurationError(f"{name} must be a string or None, not {value!r}")
+
+
+def _codec(value: Any) -> Any:
+    if value is None or (callable(getattr(value, "encode", None)) and callable(getattr(value, "decode", None))):
+        return value
+    raise ConfigurationError(
+        f"payload_codec must have encode(payload, context) and decode(payload, context): {value!r}"
+    )
+
+
+def _engine(name: str, value: Any) -> AsyncEngine | None:
+    if value is None or isinstance(value, AsyncEngine):
+        return value
+    raise ConfigurationError(f"{name} must be an AsyncEngine (create_async_engine) or None, not {value!r}")
 
 
 def _flag(name: str, value: Any) -> bool:

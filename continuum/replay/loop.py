@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextvars
+import ctypes
 import sys
 from asyncio import events as asyncio_events
 from asyncio import tasks as asyncio_tasks
@@ -180,9 +181,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             _open_loops[id(self)] = self
         self._named += 1
         label = str(name) if name else f"Task-{self._named}"
-        task = WorkflowTask(
-            self._identity(), coro, loop=self, name=label, context=context or contextvars.copy_context()
-        )
+        own = contextvars.copy_context() if context is None else context  # which is falsy while it is empty
+        task = WorkflowTask(self._identity(), coro, loop=self, name=label, context=own)
         # The machine closes what is left of a run; asyncio's complaint about pending tasks would be noise.
         task._log_destroy_pending = False  # type: ignore[attr-defined]
         if len(self._tasks) >= TASKS_PRUNED_AT and len(self._tasks) & (len(self._tasks) - 1) == 0:
@@ -322,10 +322,11 @@ def _forget(generator: object) -> None:
     """Finalize an asynchronous generator: not at all. The host loop's hook would run its cleanup in the real world."""
 
 
-CLOSE_TRIES = 100  # a coroutine may swallow GeneratorExit once per await in its way; beyond that it never ends
+_keep_for_ever = ctypes.pythonapi.Py_IncRef  # a reference that nobody holds, and so nobody lets go
+_keep_for_ever.argtypes = [ctypes.py_object]
+_keep_for_ever.restype = None
 
-# Coroutines that would not end. Garbage collection would throw GeneratorExit once more, in the real world; so: never.
-_undead: list[Any] = []
+CLOSE_TRIES = 100  # a coroutine may swallow GeneratorExit once per await in its way; beyond that it never ends
 
 
 def _given_to_as_completed() -> object:
@@ -352,7 +353,9 @@ def _close(coroutine: Any) -> None:
         except BaseException:  # noqa: BLE001, S110  # whatever a finally block raises concerns nobody any more
             pass
         return
-    _undead.append(coroutine)
+    # It would not end. Garbage collection, at the latest that of the ending interpreter, would throw GeneratorExit once
+    # more, in the real world, where its loop may spin for ever or an activity be performed. So it is never collected.
+    _keep_for_ever(coroutine)
 
 
 def _missing(name: str) -> Callable[..., Any]:

@@ -20,7 +20,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from random import Random
 from typing import Any
 
@@ -37,7 +37,6 @@ from continuum.replay.tape import Tape
 from continuum.replay.timers import Timers, moment_of
 from continuum.replay.turns import Body, Completed, LogLine, Outcome, RunInfo, ScheduledActivity, Stuck, Turn
 
-NEVER = datetime.max.replace(tzinfo=UTC)  # a deadline beyond the calendar (`sleep(math.inf)`) is none
 RAISED = "raised"  # the name of a side effect whose payload is a Failure
 
 
@@ -385,7 +384,7 @@ class Machine:
         if self._main is None or self._is_held:  # its input could not be read, or its time has not begun
             return
         try:
-            contextvars.Context().run(self._loop.drive, self._main)
+            self._loop.drive(self._main)
         except NotQuiescent:
             self.block("the workflow never waits: it kept itself busy without commanding or awaiting anything")
         except SystemExit as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -89,6 +90,7 @@ class ActivitySupervisor(Loop):
         self._known: dict[Attempt, None] = {}  # begun, or ended with their last write still on its way
         self._starved = False  # somebody asked for a slot and got none
         self._chores: set[asyncio.Task[None]] = set()
+        self._surroundings = contextvars.Context()
         self.is_open = False
 
     # --- slots --------------------------------------------------------------------------------------------------------
@@ -151,6 +153,12 @@ class ActivitySupervisor(Loop):
                 self._take(task.options.queue, activity, -1)
                 self._delivery.never_begun(task.attempt)
                 continue
+            if task.attempt in self._known:  # freed by a write that came late, and claimed by us again: it has begun
+                self._take(task.options.queue, activity, -1)
+                continue
+            older = self._attempts.get(task.attempt.key)
+            if older is not None:  # under a lease that was lost: its result would be refused
+                older.cancel()
             attempt = RunningAttempt(
                 task,
                 activity,
@@ -161,6 +169,7 @@ class ActivitySupervisor(Loop):
                 state=self._state,
                 payload_max=self._payload_max,
                 details_max=self._details_max,
+                surroundings=self._surroundings,
             )
             self._attempts[task.attempt.key] = attempt
             self._known[task.attempt] = None
@@ -236,7 +245,8 @@ class ActivitySupervisor(Loop):
     # --- life ---------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Open for attempts."""
+        """Open for attempts; they see the context variables of whoever enters the instance, and nobody else's."""
+        self._surroundings = contextvars.copy_context()
         self.is_open = True
         await super().start()
 

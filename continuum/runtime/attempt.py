@@ -60,6 +60,7 @@ class RunningAttempt:
         state: Any,
         payload_max: int,
         details_max: int,
+        surroundings: contextvars.Context,
     ) -> None:
         self.task = task
         self.is_over = False
@@ -71,6 +72,7 @@ class RunningAttempt:
         self._reports = reports
         self._payload_max = payload_max
         self._details_max = details_max
+        self._surroundings = surroundings
         self._instance = instance
         self._state = state
         self._is_cancelled = False
@@ -82,7 +84,7 @@ class RunningAttempt:
         """Start the function."""
         options = self.task.options
         loop = asyncio.get_running_loop()
-        context = contextvars.copy_context()
+        context = self._surroundings.copy()
         context.run(current.set, self._activity_context())
         if self.activity.is_async:
             self._running = loop.create_task(self._perform(), context=context)

@@ -191,8 +191,10 @@ class Loop(Component):
                 self._crashes += 1
                 self._report(error)
                 self._is_backing_off = True
-                await self.clock.sleep(self._backoff())
-                self._is_backing_off = False
+                try:
+                    await self.clock.sleep(self._backoff())
+                finally:
+                    self._is_backing_off = False
                 self._nudge.set()
 
     def _pause(self) -> float | None:

@@ -10,7 +10,7 @@ from continuum.model.messages import Message, MessageKind
 from continuum.model.runs import Ending, NewRun
 from continuum.model.states import RunState
 from continuum.model.writes import Commit, ReadMessage, Start
-from continuum.replay.turns import Completed, Failed, Turn
+from continuum.replay.turns import Completed, Failed, Stuck, Turn
 from continuum.runtime.home import Letter
 
 
@@ -40,6 +40,23 @@ def read_by(letters: Sequence[Letter]) -> tuple[ReadMessage, ...]:
         ReadMessage(letter.message.message_id, tombstone=letter.message.delivery_id is not None)
         for letter in letters
         if letter.is_stored
+    )
+
+
+def why_stuck(turn: Turn, written: int, history_max: int) -> str | None:
+    """Return why a turn must not be written, if so: its code is at fault, or the history would become too long."""
+    if isinstance(turn.outcome, Stuck):
+        return turn.outcome.reason
+    if turn.outcome is None and written + len(turn.events) > history_max:
+        return too_long(history_max)
+    return None
+
+
+def too_long(history_max: int) -> str:
+    """Return what is to be done about a history that would exceed its limit."""
+    return (
+        f"the history would have more events than history_max={history_max}; "
+        "raise the option, and loop with fewer events per run"
     )
 
 

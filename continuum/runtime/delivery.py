@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Protocol
 
+from continuum.errors import JournalUnavailable
 from continuum.journal.group import GroupCommitter
 from continuum.model.failure import Failure
 from continuum.model.messages import Message, MessageKind
@@ -129,12 +130,16 @@ class Delivery:
 
     def send_on(self, letter: Letter) -> None:
         """Send a letter that no execution here will journal the durable way, with its same id."""
-        if letter.attempt is not None:
-            self._committer.submit(
-                Finish(letter.attempt, letter.message), lambda verdict: self._finished(letter, verdict)
-            )
-        else:
-            self._committer.submit(Post(letter.message), lambda verdict: self._sent_on(letter, verdict))
+        try:
+            if letter.attempt is not None:
+                self._committer.submit(
+                    Finish(letter.attempt, letter.message), lambda verdict: self._finished(letter, verdict)
+                )
+            else:
+                self._committer.submit(Post(letter.message), lambda verdict: self._sent_on(letter, verdict))
+        except JournalUnavailable as stopped:  # a result's task is swept; a sender must be told
+            if letter.settled is not None:
+                letter.settled(Unwritable(stopped))
 
     async def post(self, message: Message) -> Verdict:
         """Put a message into its run's inbox and nudge whoever can read it."""

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from enum import Enum
 
 from continuum.journal.port import LoadedRun
 from continuum.model.events import EVENT_FORMAT
@@ -27,33 +26,11 @@ from continuum.model.tasks import ClaimedTask, NewTask
 from continuum.model.writes import Commit, Landed, Start, Unwritable, Verdict
 from continuum.replay.machine import Machine
 from continuum.replay.matching import Drift
-from continuum.replay.turns import Stuck, Turn
-from continuum.runtime.decisions import answer_of, ending_of, pending_start, read_by
+from continuum.replay.turns import Turn
+from continuum.runtime.decisions import answer_of, ending_of, pending_start, read_by, too_long, why_stuck
+from continuum.runtime.flight import Flight, Phase
 from continuum.runtime.home import Facts, Home, Letter, Settled
 from continuum.runtime.ledger import Ledger
-
-
-class Phase(Enum):
-    """Where an execution stands."""
-
-    STARTING = "starting"
-    RESIDENT = "resident"
-    LEAVING = "leaving"
-    GONE = "gone"
-
-
-class _Flight:
-    """The commit that is on its way, and what it decided."""
-
-    __slots__ = ("leased", "letters", "turn", "write")
-
-    def __init__(
-        self, write: Commit | Start, turn: Turn | None, letters: Sequence[Letter], leased: Sequence[ClaimedTask]
-    ) -> None:
-        self.write = write
-        self.turn = turn
-        self.letters = letters
-        self.leased = leased
 
 
 class Execution:
@@ -82,7 +59,7 @@ class Execution:
         self._home = home
         self._mailbox: list[Letter] = []
         self._taken: set[str] | None = None  # ids of messages that were read from the inbox or stand in the history
-        self._flight: _Flight | None = None
+        self._flight: Flight | None = None
         self._is_planned = False
         self._waiting: Settled | None = None
         self._snapshot_seq = 0
@@ -113,12 +90,12 @@ class Execution:
             self._start_elsewhere(run, arguments, now, chosen=chosen)
             return
         turn = self.machine.begin(arguments, now)
-        if isinstance(turn.outcome, Stuck) or self._is_too_long(turn):
+        if why_stuck(turn, self._written, self.facts.history_max) is not None:
             self._start_elsewhere(run, arguments, now, chosen=chosen)
             return
         tasks, leased = self._tasks_of(turn)
         start = self._ledger.start(run, turn, tasks, chosen=chosen)
-        self._fly(_Flight(start, turn, (), leased))
+        self._fly(Flight(start, turn, (), leased))
 
     def resume(self, loaded: LoadedRun) -> None:
         """Bring a claimed run to where its history left it, and go on with what has come in since.
@@ -152,7 +129,7 @@ class Execution:
             self._block(str(drift))
             return
         if self._written > self.facts.history_max:
-            self._block(self._too_long)
+            self._block(too_long(self.facts.history_max))
             return
         self._plan()
 
@@ -201,7 +178,7 @@ class Execution:
         self.phase = Phase.LEAVING
         self._waiting = then
         commit = self._ledger.release(self.machine.deadline, base_seq=self._written)
-        self._fly(_Flight(commit, None, (), ()))
+        self._fly(Flight(commit, None, (), ()))
         return True
 
     def discard(self, ending: Ending | None = None) -> None:
@@ -252,21 +229,12 @@ class Execution:
         assert self.machine is not None
         answers = [answer_of(letter.message) for letter in letters if self._concerns(letter.message)]
         turn = self.machine.turn(answers, self._home.database_now())
-        if isinstance(turn.outcome, Stuck) or self._is_too_long(turn):
+        stuck = why_stuck(turn, self._written, self.facts.history_max)
+        if stuck is not None:
             self._mailbox = letters
-            self._block(turn.outcome.reason if isinstance(turn.outcome, Stuck) else self._too_long)
+            self._block(stuck)
             return
         self._commit_turn(turn, letters)
-
-    def _is_too_long(self, turn: Turn) -> bool:
-        return turn.outcome is None and self._written + len(turn.events) > self.facts.history_max
-
-    @property
-    def _too_long(self) -> str:
-        return (
-            f"the history would have more events than history_max={self.facts.history_max}; "
-            "raise the option, and loop with fewer events per run"
-        )
 
     def _commit_turn(self, turn: Turn, letters: Sequence[Letter]) -> None:
         tasks, leased = self._tasks_of(turn)
@@ -275,7 +243,7 @@ class Execution:
             _answer(letters)  # all of it was for commands that are over: there is nothing to write
             self._rest(turn)
         else:
-            self._fly(_Flight(commit, turn, letters, leased))
+            self._fly(Flight(commit, turn, letters, leased))
 
     def _tasks_of(self, turn: Turn) -> tuple[tuple[NewTask, ...], list[ClaimedTask]]:
         """Return the tasks of a turn, and those of them that will be begun here: their slots are taken now."""
@@ -293,13 +261,13 @@ class Execution:
         commit = self._ledger.cancellation(self._home.database_now(), read_by(letters), base_seq=self._written)
         turn = Turn(commit.events, (), (), None, None)
         self.phase = Phase.LEAVING
-        self._fly(_Flight(commit, turn, letters, ()))
+        self._fly(Flight(commit, turn, letters, ()))
 
     def _block(self, reason: str) -> None:
         """Give the run back as blocked: nothing of the turn is written, and better code may go on from here."""
         self.phase = Phase.LEAVING
         commit = self._ledger.block(reason, base_seq=self._written)
-        self._fly(_Flight(commit, None, (), ()))
+        self._fly(Flight(commit, None, (), ()))
 
     def _give_back(self, reason: str) -> None:
         """Leave the run to nodes that can serve it, after a while."""
@@ -308,7 +276,7 @@ class Execution:
 
     # --- the commit comes back ----------------------------------------------------------------------------------------
 
-    def _fly(self, flight: _Flight) -> None:
+    def _fly(self, flight: Flight) -> None:
         self._flight = flight
         if flight.write.state is not None and flight.write.state.has_ended:
             self.phase = Phase.LEAVING
@@ -334,7 +302,7 @@ class Execution:
                 self.phase = Phase.LEAVING
                 self._home.doubt(self)
 
-    def _settled_too_late(self, flight: _Flight, verdict: Verdict) -> None:
+    def _settled_too_late(self, flight: Flight, verdict: Verdict) -> None:
         """Answer a commit that was on its way when the execution was discarded: what landed, landed; the rest goes on."""
         self._unreserve(flight)
         for letter in flight.letters:
@@ -345,7 +313,7 @@ class Execution:
                 self._home.send_on(letter)
         self._tell(verdict)
 
-    def _landed(self, flight: _Flight) -> None:
+    def _landed(self, flight: Flight) -> None:
         write, turn = flight.write, flight.turn
         self._written += len(write.events)
         _answer(flight.letters)
@@ -356,7 +324,7 @@ class Execution:
         ending = ending_of(self.facts.run_id, write, turn)
         if ending is not None:
             self._unreserve(flight)
-            self._over(write, ending)
+            self._over(write, turn, ending)
             return
         if isinstance(write, Commit) and write.releases:
             self._leave(None)
@@ -367,17 +335,17 @@ class Execution:
         if turn is not None:
             self._rest(turn)
 
-    def _over(self, write: Commit | Start, ending: Ending) -> None:
+    def _over(self, write: Commit | Start, turn: Turn | None, ending: Ending) -> None:
         """Leave an ended or blocked run: what is left in the mailbox goes the durable way and is answered there."""
         if isinstance(write, Start):
             self._home.observe("run.started", self)
         self._home.observe(f"run.{ending.state.value}", self, reason=ending.reason)
-        if self.machine is not None and self.machine.open_activities and ending.state.has_ended:
-            self._home.withdraw(self._ledger.keys(sorted(self.machine.open_activities)))
+        if self.machine is not None and turn is not None and ending.state.has_ended:
+            self._home.withdraw(self._ledger.keys(sorted({*turn.resolved, *self.machine.open_activities})))
         self.discard(ending)
         self._tell(Landed())
 
-    def _effects(self, flight: _Flight) -> None:
+    def _effects(self, flight: Flight) -> None:
         turn = flight.turn
         if isinstance(flight.write, Start):
             self._home.observe("run.started", self)
@@ -399,7 +367,7 @@ class Execution:
             self._home.wake_at(self, turn.deadline)
         self._home.is_idle(self)
 
-    def _unreserve(self, flight: _Flight) -> None:
+    def _unreserve(self, flight: Flight) -> None:
         for task in flight.leased:
             self._home.unreserve(task.activity, task.options.queue)
 

@@ -17,14 +17,17 @@ import threading
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from continuum.errors import ContinuumError
-from continuum.journal.port import OwnerJournal
+from continuum.journal.port import Contended, OwnerJournal
 from continuum.model.owners import Owner
 from continuum.runtime.component import DEGRADED_AFTER, Component, Loop
 from continuum.runtime.node import Node
 
+T = TypeVar("T")
+
+CONTENDED_MAX, CONTENDED_SECONDS = 5, 0.1  # each has waited for the lock already, as long as the database lets it
 RETRY_SECONDS = 1.0  # after a failed renewal: sooner than the interval, the row still lives
 SILENCE_TTLS = 3.0  # of the host's loop or its committer, until its leases are given up
 
@@ -59,10 +62,24 @@ class Membership:
         node = self._node
         owner = node.next_owner()
         row = Owner(owner, node.instance, node.name, node.advertise_url)
-        node.stamp(await owners.register(row, ttl_seconds=node.lease_ttl))
+        node.stamp(await self._insist(lambda: owners.register(row, ttl_seconds=node.lease_ttl)))
         node.owner = owner
         node.renewed()
         node.emit("owner.registered", owner=owner)
+
+    async def retire(self) -> None:
+        """Be no owner any more; what is still leased to this process will be swept."""
+        owner = self._node.owner
+        if owner is not None:
+            await self._insist(lambda: self._owners.retire(owner))
+
+    async def _insist(self, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Ask again while somebody else holds a lock: on SQLite every other writer does."""
+        for _ in range(CONTENDED_MAX):
+            with contextlib.suppress(Contended):
+                return await ask()
+            await self._node.clock.sleep(CONTENDED_SECONDS)
+        return await ask()
 
     def renewed(self, now: datetime) -> None:
         """Take note of a renewal."""

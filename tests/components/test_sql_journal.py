@@ -214,7 +214,7 @@ async def eventually_notices(journal: SqlJournal) -> None:
     """Let the loop read that the sockets were closed."""
     lines = journal._lines
     async with asyncio.timeout(10):
-        while any(line._driver is not None and not line._driver.is_closed() for line in lines):  # noqa: ASYNC110  polls
+        while any(line._driver is not None and not line._driver.is_closed() for line in lines):
             await asyncio.sleep(0.01)
 
 
@@ -232,7 +232,7 @@ async def test_a_connection_that_ends_in_mid_statement_leaves_the_write_ambiguou
     writing = asyncio.create_task(write(patient, commit))
     victim = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     async with asyncio.timeout(10):
-        while (pid := await host.fetchval(victim)) is None:  # noqa: ASYNC110  polls the server
+        while (pid := await host.fetchval(victim)) is None:
             await asyncio.sleep(0.01)
     await host.execute("SELECT pg_terminate_backend($1)", pid)
     with pytest.raises(Ambiguous):

@@ -22,6 +22,7 @@ from continuum.composition import building
 from continuum.journal.sql import SqlJournal
 from continuum.model.writes import Commit, Start, Verdict, Write
 
+
 @dataclass(frozen=True)
 class Orders:
     """What a node process is to do."""
@@ -78,7 +79,7 @@ async def five() -> int:
 
 async def main() -> None:
     """Run the node."""
-    building.SqlJournal = KillingJournal  # type: ignore[misc]  # the one seam through which journals are made
+    vars(building)["SqlJournal"] = KillingJournal  # the one seam through which journals are made
     fast = {"interval": 0.05}
     async with continuum.application(
         options.url,
@@ -88,6 +89,7 @@ async def main() -> None:
         recovery=fast,
         signal_router={"catch_up": 0.2},
     ) as app:
+        assert app.wiring is not None
         say({"owner": app.wiring.node.owner})
         run = await continuum.start(five, idempotency_key="the-run")
         say({"started": run.run_id, "existing": run.existing})
@@ -98,6 +100,6 @@ async def main() -> None:
 
 def run(orders: Orders, said: Connection) -> None:
     """Be a node process: the target of a fork."""
-    global options, say  # noqa: PLW0603  # a process has one set of orders
+    global options, say  # a process has one set of orders
     options, say = orders, said.send
     asyncio.run(main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from sqlalchemy import make_url, text
@@ -96,6 +97,9 @@ async def test_a_restart_under_load_loses_nothing(server: Server) -> None:
         number = 0
         stopping = False
 
+        def more_than(count: int) -> bool:
+            return len(results) > count
+
         async def load() -> None:
             nonlocal number
             while not stopping:
@@ -109,10 +113,9 @@ async def test_a_restart_under_load_loses_nothing(server: Server) -> None:
             for _ in range(20):
                 group.create_task(load())
             for round_ in range(1, 4):
-                await eventually(lambda round_=round_: len(results) > 20 * round_, within=60)
+                await eventually(partial(more_than, 20 * round_), within=60)
                 await asyncio.to_thread(server.restart, immediate=True)
-                before = len(results)
-                await eventually(lambda before=before: len(results) > before, within=60)
+                await eventually(partial(more_than, len(results)), within=60)
             stopping = True
         assert sorted(results.values()) == list(range(1, number + 1))
         await check_histories(app, list(results))
@@ -122,7 +125,7 @@ async def test_a_restart_under_load_loses_nothing(server: Server) -> None:
 
 async def test_a_cut_listener_is_attached_again_and_polling_covers_the_gap(postgres_database: str) -> None:
     events: list[str] = []
-    handler = lambda event: events.append(event.name)  # noqa: E731
+    handler = lambda event: events.append(event.name)
     continuum.telemetry.attach(handler, ["listener.attached"])
     engine = create_async_engine(postgres_database)
     try:

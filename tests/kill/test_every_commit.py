@@ -14,7 +14,7 @@ from tests.kill.processes import NodeProcess
 
 COMMITS = 6  # the start with its first turn, and one for each of the five results; the last one ends the run
 
-HISTORY = [["started", None]]
+HISTORY: list[list[str | int | None]] = [["started", None]]
 for _command in range(1, 6):
     HISTORY += [["activity_scheduled", _command], ["activity_completed", _command]]
 HISTORY += [["completed", None]]

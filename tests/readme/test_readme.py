@@ -19,7 +19,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 
 def run_block(number: int, module: types.ModuleType) -> None:
     """Execute one block in a module, as if it had been imported."""
-    exec(compile(BLOCKS[number], f"{README.name} block {number}", "exec"), module.__dict__)  # noqa: S102
+    exec(compile(BLOCKS[number], f"{README.name} block {number}", "exec"), module.__dict__)
 
 
 @pytest.fixture

@@ -174,7 +174,7 @@ async def test_a_history_beyond_its_limit_blocks_with_the_way_out(place: Place) 
 async def test_a_workflow_that_never_waits_blocks_and_holds_nobody_up(app: Instance) -> None:
     @workflow(name="test.spinning")
     async def spinning() -> None:
-        while True:
+        while True:  # the fault that this is about
             await asyncio.sleep(0)
 
     run = await app.start(spinning)

@@ -2,6 +2,8 @@
 
 import asyncio
 import threading
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 
@@ -24,7 +26,7 @@ def _begin_afresh() -> None:
 @activity(timeout=None, retry=Retry(max_attempts=3, initial=0.01))
 async def works() -> int:
     began.append(continuum.activity_context().attempt)
-    while not gate.is_set():
+    while not gate.is_set():  # the gate is for threads too
         await asyncio.sleep(0.005)
     return began[-1]
 
@@ -183,3 +185,27 @@ async def test_drain_by_name(app: Instance) -> None:
     await app.start(parked)
     assert await continuum.drain(instance="app", timeout=5) is True
     assert continuum.readiness(instance="app").state == "drained"
+
+
+async def test_whoever_waits_for_a_database_that_is_away_is_told_when_the_instance_stops(place: Place) -> None:
+    children = place.another(drain_timeout=0.3)
+    await children.start()
+    app = instance_of(children)
+    run = await app.start(parked)
+    journal, forever = wiring_of(app).journal, asyncio.Event()
+
+    async def hangs(*_: object) -> None:
+        await forever.wait()
+
+    journal.write = hangs  # type: ignore[method-assign, assignment]
+    verbs: list[Coroutine[Any, Any, object]] = [
+        app.start(parked),
+        app.start_many([parked.bound()]),
+        run.signal("go", 1),
+        run.cancel(),
+    ]
+    waiting = [asyncio.create_task(verb) for verb in verbs]
+    await eventually(lambda: wiring_of(app).committer.in_flight >= 4)
+    await asyncio.wait_for(children.stop(), 10)
+    answers = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 5)
+    assert [type(answer) for answer in answers] == [continuum.JournalUnavailable] * 4

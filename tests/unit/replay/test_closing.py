@@ -366,35 +366,61 @@ def test_a_machine_that_ended_or_drifted_can_be_closed() -> None:
     closed(a_run(flow, alone=True))
 
 
-def test_open_executions_are_shut_when_the_process_ends(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(
-        "import sys\n"
-        "from tests.unit.replay.builders import a_run, charge\n"
-        "from continuum.definitions.activity import activity\n"
-        "@activity(name='act')\n"
-        "def act() -> None:\n"
-        "    print('performed')\n"
-        "async def flow() -> None:\n"
-        "    try:\n"
-        "        await charge(1)\n"
-        "    finally:\n"
-        "        print('finally')\n"
-        "        await act()\n"
-        "run = a_run(flow, alone=True)\n"
-        "print('parked')\n"
-    )
-    root = Path(__file__).parents[3]
+def output_of(tmp_path: Path, program: str) -> list[str]:
+    """Run a program to its end; it must print nothing but what it prints."""
+    (tmp_path / "program.py").write_text(program)
     ended = subprocess.run(
-        [sys.executable, "-W", "error", program],
+        [sys.executable, "-W", "error", tmp_path / "program.py"],
         capture_output=True,
         text=True,
         check=True,
-        env=os.environ | {"PYTHONPATH": str(root)},
+        timeout=60,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
     )
-
-    assert ended.stdout.splitlines() == ["parked", "finally"]
     assert ended.stderr == ""
+    return ended.stdout.splitlines()
+
+
+PROGRAM = """
+import asyncio
+from continuum.definitions.activity import activity
+from tests.unit.replay.builders import a_run, charge
+
+@activity(name="act")
+def act() -> None:
+    print("performed")
+
+async def flow() -> None:
+    try:
+        await charge(1)
+    finally:
+        print("finally")
+        await act()
+
+async def stubborn() -> None:
+    rounds = 0
+    while True:
+        try:
+            rounds += 1
+            if rounds < 3:
+                print("round", rounds)
+            async with asyncio.timeout(60):
+                await act() if rounds > 1 else await charge(1)
+        except BaseException:
+            continue
+"""
+
+
+def test_open_executions_are_shut_when_the_process_ends(tmp_path: Path) -> None:
+    said = output_of(tmp_path, PROGRAM + "run = a_run(flow, alone=True)\nprint('parked')\n")
+
+    assert said == ["parked", "finally"]
+
+
+def test_a_coroutine_that_was_left_behind_does_not_wake_up_when_the_process_ends(tmp_path: Path) -> None:
+    said = output_of(tmp_path, PROGRAM + "run = a_run(stubborn, alone=True)\nrun.machine.close()\nprint('closed')\n")
+
+    assert said == ["round 1", "round 2", "closed"]
 
 
 def test_a_signal_after_closing_reaches_nobody() -> None:

@@ -1,6 +1,6 @@
 """How a run ends, and when its code must be mended first."""
 
-# ruff: noqa: BLE001, ASYNC110, RUF006  # workflows do here what they should not
+# ruff: noqa: BLE001, RUF006  # workflows do here what they should not
 
 import asyncio
 import os

@@ -4,15 +4,16 @@ import asyncio
 import contextvars
 import sys
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import FrameType
 
 import pytest
 
-from continuum.model.events import Answer, Event, EventType
+from continuum.model.events import PENDING, Answer, Event, EventType
 from continuum.model.tasks import TaskOptions
 from continuum.replay import context
 from continuum.replay.machine import Machine
+from continuum.replay.matching import Drift
 from continuum.replay.turns import Completed, ScheduledActivity, Turn
 from tests.unit.replay.builders import (
     START,
@@ -211,6 +212,60 @@ def test_an_answer_to_a_wait_that_was_cancelled_by_hand_does_no_harm() -> None:
     assert run.machine.waits_for == ("go",)
     run.turn(done(1), signal("x"))
     assert run.turn(signal("go"))[-1] == "completed null"
+
+
+# --- runs that wait to be claimed -------------------------------------------------------------------------------------
+
+
+def test_a_run_that_was_left_for_others_begins_with_its_first_turn() -> None:
+    async def flow() -> list[datetime]:
+        started = context.now()
+        await asyncio.sleep(5)
+        return [started, context.now(), context.info().started_at]
+
+    machine = Machine(a_flow(flow), an_info())
+    machine.replay([Event(1, EventType.STARTED, START, name="flow", payload=b"{}", key=PENDING)])
+    assert (machine.has_more, machine.deadline, machine.waits_for) == (False, None, ())
+
+    day = START + timedelta(days=1)
+    first = machine.turn((), day)
+    assert lines(first.events) == ["begun", "timer_started 1 +86405"]
+    second = machine.turn((signal("x"),), day + timedelta(seconds=5))
+    assert machine.outcome == second.outcome
+    assert second.events[-1].payload == b'["2026-01-02T00:00:00Z","2026-01-02T00:00:05Z","2026-01-01T00:00:00Z"]'
+
+    again = Machine(a_flow(flow), an_info())
+    again.replay([Event(1, EventType.STARTED, START, name="flow", payload=b"{}", key=PENDING), *first.events])
+    assert again.deadline == first.deadline
+    again.close()
+    machine.close()
+
+
+def test_what_arrived_before_a_run_began_is_there_when_it_begins() -> None:
+    async def flow() -> int:
+        return await context.wait_signal("n", int)
+
+    history = [
+        Event(1, EventType.STARTED, START, name="flow", payload=b"{}", key=PENDING),
+        Event(2, EventType.SIGNAL_RECEIVED, START, name="n", payload=b"5"),
+    ]
+    machine = Machine(a_flow(flow), an_info())
+    machine.replay(history)
+
+    assert lines(machine.turn((), START).events) == ["begun", "completed 5"]
+    machine.close()
+
+
+def test_a_run_begins_once() -> None:
+    async def flow() -> None:
+        await context.wait_signal("n")
+
+    run = a_run(flow)
+
+    assert run.turn(Answer(EventType.BEGUN)) == []
+    run.history.append(Event(2, EventType.BEGUN, START))
+    with pytest.raises(Drift, match="expected begun, found no such command open"):
+        run.replayed()
 
 
 # --- the host ---------------------------------------------------------------------------------------------------------
