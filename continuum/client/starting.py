@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
+
+from msgspec import Struct
 
 from continuum.client.inputs import answer, attributes_of, moment_of, run_id_of, short_name
 from continuum.codec import check_size
@@ -36,8 +37,7 @@ from continuum.runtime.wakes import Wakes
 TRIES = 10  # of a keyed start whose winner is invisible: it was refused by a run that is gone when we look
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartOptions:
+class StartOptions(Struct, frozen=True, kw_only=True, gc=False):
     """What a caller decides about a start, checked."""
 
     run_id: str | None = None
@@ -70,8 +70,7 @@ class StartOptions:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(Struct, frozen=True, gc=False):
     """A run id, and whether the run was there already."""
 
     run_id: str

@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from enum import Enum
 from types import FrameType
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+
+from msgspec.structs import replace
 
 from continuum.definitions.calls import Call
 from continuum.definitions.catalog import catalog

@@ -10,9 +10,10 @@ never by text, because the group committer decides by class: contended → again
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
+
+from msgspec import Struct
 
 from continuum.errors import ContinuumError, JournalUnavailable
 from continuum.model.events import Event
@@ -39,8 +40,7 @@ class Ambiguous(JournalUnavailable):
 # --- what reads and claims return -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Struct, frozen=True, gc=False):
     """A run that this owner has just leased; `previous_state` is what it was before."""
 
     run_id: str
@@ -49,16 +49,14 @@ class Claim:
     last_seq: int
 
 
-@dataclass(frozen=True, slots=True)
-class Claims:
+class Claims(Struct, frozen=True, gc=False):
     """What one pass claimed, and the database's time of it."""
 
     runs: tuple[Claim, ...]
     now: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedRun:
+class LoadedRun(Struct, frozen=True, gc=False):
     """All that is needed to resume a run: its row, its history, its unread messages in reading order."""
 
     row: RunRow
@@ -68,8 +66,7 @@ class LoadedRun:
     unreadable: str | None = None  # why its payloads could not be opened; they are left as they are stored
 
 
-@dataclass(frozen=True, slots=True)
-class Swept:
+class Swept(Struct, frozen=True, gc=False):
     """What one sweep freed: run ids, and attempts that were consumed or given up for good."""
 
     runs: tuple[str, ...] = ()
@@ -78,8 +75,7 @@ class Swept:
     exhausted: tuple[Attempt, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(Struct, frozen=True, gc=False):
     """Whether there is anything for the pollers to do, whoever can do it; what it denies, no pass would find."""
 
     runs: bool  # unleased runs with evidence
@@ -87,16 +83,14 @@ class Evidence:
     orphans: bool  # owners whose time has passed, or leases of owners without a row
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(Struct, frozen=True, gc=False):
     """What the journal says is leased to one owner."""
 
     runs: Mapping[str, int]  # run id → token
     tasks: tuple[Attempt, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RunFilter:
+class RunFilter(Struct, frozen=True, gc=False):
     """Which runs to list; None means any."""
 
     workflow: str | None = None

@@ -6,9 +6,10 @@ side_effect_recorded. A history is answers, each followed by the commands that i
 completed, failed, cancelled.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+
+from msgspec import Struct
 
 # The key of `started` where a run was inserted for whoever claims it. Its first turn comes later, with `begun`, and that
 # is when its time begins: a run that waited a day for its first turn does not find its timers a day short.
@@ -38,8 +39,7 @@ COMMANDS = frozenset({EventType.ACTIVITY_SCHEDULED, EventType.TIMER_STARTED, Eve
 ENDINGS = frozenset({EventType.COMPLETED, EventType.FAILED, EventType.CANCELLED})
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True, gc=False):
     """One record: `seq` counts from 1 within its generation, `at` is the time of the turn that wrote it.
 
     `command_id` is set for commands and their answers, `message_id` for what came through the inbox or a mailbox,
@@ -58,8 +58,7 @@ class Event:
     format: int = EVENT_FORMAT
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True, gc=False):
     """An event that has not been journaled yet: something from outside that will move the workflow."""
 
     type: EventType

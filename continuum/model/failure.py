@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import traceback
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+
+from msgspec import Struct
 
 from continuum.errors import ActivityError
 
@@ -16,8 +17,7 @@ TRACEBACK_MAX = 16_384  # characters, the innermost frames are kept
 DETAILS_MAX = 16_384  # bytes of JSON, the default of the option `details_max`
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True, gc=False):
     """`type` is `module.qualname`; `causes` holds the same of every base class, so that handlers can ask for a base."""
 
     type: str

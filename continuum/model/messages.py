@@ -1,8 +1,9 @@
 """What is posted to a run by anyone who does not hold its lease."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+
+from msgspec import Struct
 
 MESSAGE_FORMAT = 1
 
@@ -16,8 +17,7 @@ class MessageKind(StrEnum):
     CANCEL = "cancel"
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True, gc=False):
     """One inbox row; `message_id` is chosen by its sender, and posting it twice is posting it once.
 
     `generation` and `command_id` say which command an activity's result answers. A message with a `delivery_id` stays

@@ -1,10 +1,9 @@
 """Who may write: the lease owners, one row per instance and process."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(Struct, frozen=True, gc=False):
     """`owner` is `node/instance/boot-id/counter`; never used twice."""
 
     owner: str

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from msgspec import Struct
+
 from continuum.model.failure import Failure
 from continuum.model.states import RunState
 
 Attributes = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class RunRow:
+class RunRow(Struct, frozen=True, gc=False):
     """A row of `continuum_runs`: narrow and hot, without payloads."""
 
     run_id: str
@@ -39,8 +40,7 @@ class RunRow:
     trace_context: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NewRun:
+class NewRun(Struct, frozen=True, gc=False):
     """What a start decides about a run before it exists."""
 
     run_id: str
@@ -71,8 +71,7 @@ class Run:
     error: Failure | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(Struct, frozen=True, gc=False):
     """How a run ended, or that it is blocked: all that an awaiting caller needs."""
 
     run_id: str

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from functools import lru_cache
+
+from msgspec import Struct
 
 from continuum.model.policy import Retry
 
 MINUTE = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class TaskOptions:
+class TaskOptions(Struct, frozen=True, gc=False):
     """How an activity is to be run; stored with the task, so that it holds whichever node performs it.
 
     `timeout_seconds` bounds one attempt, `heartbeat_timeout_seconds` the silence between two heartbeats; None: never.
@@ -68,8 +68,7 @@ def _decode(blob: bytes) -> TaskOptions:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class TaskKey:
+class TaskKey(Struct, frozen=True, gc=False):
     """Which command of which run a task performs."""
 
     run_id: str
@@ -77,8 +76,7 @@ class TaskKey:
     command_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Struct, frozen=True, gc=False):
     """One try at a task; (`owner`, `attempt`) fences everything it writes.
 
     `owner` is the one under which the attempt began, even if the process has a newer one by now.
@@ -89,8 +87,7 @@ class Attempt:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class NewTask:
+class NewTask(Struct, frozen=True, gc=False):
     """A task as the commit that schedules it inserts it: leased to the committing node, or free for anyone."""
 
     command_id: int
@@ -100,8 +97,7 @@ class NewTask:
     leased: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimedTask:
+class ClaimedTask(Struct, frozen=True, gc=False):
     """A task that this node has just claimed, with all that an attempt needs."""
 
     attempt: Attempt
@@ -114,8 +110,7 @@ class ClaimedTask:
     details: bytes | None = None  # of the last heartbeat of an earlier attempt
 
 
-@dataclass(frozen=True, slots=True)
-class Beat:
+class Beat(Struct, frozen=True, gc=False):
     """A heartbeat of a running attempt with what it wants to remember."""
 
     attempt: Attempt

@@ -6,8 +6,9 @@ to write, and the writer acts on that. See `docs/protocol.md` for preconditions 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from continuum.model.events import Event
 from continuum.model.messages import Message
@@ -16,8 +17,7 @@ from continuum.model.states import RunState
 from continuum.model.tasks import Attempt, NewTask
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
+class Start(Struct, frozen=True, kw_only=True, gc=False):
     """Insert a run: leased to `owner` with its first turn's events, or unleased (`owner` None) for whoever claims it.
 
     An unleased run is `pending`, holds its `started` event alone and becomes due `delay_seconds` from now or at
@@ -43,23 +43,20 @@ class Start:
         return self.chosen or self.run.idempotency_key is not None
 
 
-@dataclass(frozen=True, slots=True)
-class StartMany:
+class StartMany(Struct, frozen=True, gc=False):
     """Insert many unleased runs, all or none; it travels alone in its batch."""
 
     starts: tuple[Start, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ReadMessage:
+class ReadMessage(Struct, frozen=True, gc=False):
     """A message that a commit consumes: deleted, or kept as a tombstone when it had a delivery id."""
 
     message_id: str
     tombstone: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Commit:
+class Commit(Struct, frozen=True, kw_only=True, gc=False):
     """Everything that one turn changes, behind the five-part fence: owner, token, generation, base_seq, writable state.
 
     `state` None leaves state and wake_at as they are on disk (the cheap, HOT update of a busy run); otherwise both are
@@ -93,31 +90,27 @@ class Commit:
         return self.releases or self.is_final
 
 
-@dataclass(frozen=True, slots=True)
-class Post:
+class Post(Struct, frozen=True, gc=False):
     """Insert a message into the inbox of an active run."""
 
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(Struct, frozen=True, gc=False):
     """End a task and post its result to its run, fenced by task owner and attempt and an active run."""
 
     attempt: Attempt
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class RetryTask:
+class RetryTask(Struct, frozen=True, gc=False):
     """Consume an attempt and free the task, due again after `delay_seconds`."""
 
     attempt: Attempt
     delay_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class FreeTask:
+class FreeTask(Struct, frozen=True, gc=False):
     """Free a task whose attempt never began; no attempt is consumed."""
 
     attempt: Attempt
@@ -129,41 +122,34 @@ Write = Start | StartMany | Commit | Post | Finish | RetryTask | FreeTask
 # --- verdicts ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Landed:
+class Landed(Struct, frozen=True, gc=False):
     """The write took effect."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True, gc=False):
     """The fence held, or the row exists: nothing of this write took effect."""
 
 
-@dataclass(frozen=True, slots=True)
-class Posted:
+class Posted(Struct, frozen=True, gc=False):
     """The message is in the inbox (or already was, with this id); `lease_owner` is who should be nudged, if anyone."""
 
     lease_owner: str | None = None
     advertise_url: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Duplicate:
+class Duplicate(Struct, frozen=True, gc=False):
     """A message with this delivery id was accepted before."""
 
 
-@dataclass(frozen=True, slots=True)
-class Over:
+class Over(Struct, frozen=True, gc=False):
     """The run has ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(Struct, frozen=True, gc=False):
     """There is no such run."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unwritable:
+class Unwritable(Struct, frozen=True):
     """The database will not take this value, alone and again (a data error); `error` says why."""
 
     error: Exception

@@ -19,10 +19,11 @@ import contextvars
 import json
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from random import Random
 from typing import Any
+
+from msgspec.structs import replace
 
 from continuum.codec import Shape
 from continuum.errors import DurableValueError, NondeterminismError

@@ -13,8 +13,9 @@ import itertools
 import os
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from continuum.errors import ContinuumError
 from continuum.model.events import Event, EventType
@@ -24,8 +25,7 @@ Recode = Callable[[bytes], bytes]
 Decode = Callable[[bytes], object]
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(Struct, frozen=True, gc=False):
     """Something that workflow code asks for.
 
     `decode` reads journaled arguments with today's types, `recode` also writes them again.

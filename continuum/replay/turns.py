@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from continuum.model.events import Event
 from continuum.model.failure import Failure
@@ -28,8 +29,7 @@ class Body(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class RunInfo:
+class RunInfo(Struct, frozen=True, gc=False):
     """What a workflow may know about itself: only what replays equal."""
 
     run_id: str
@@ -42,8 +42,7 @@ class RunInfo:
     parent: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ScheduledActivity:
+class ScheduledActivity(Struct, frozen=True, gc=False):
     """An activity that the turn asked for and still wants."""
 
     command_id: int
@@ -54,8 +53,7 @@ class ScheduledActivity:
     key: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LogLine:
+class LogLine(Struct, frozen=True):
     """What `continuum.log` was asked to say; said once the turn has been committed."""
 
     level: int
@@ -63,22 +61,19 @@ class LogLine:
     fields: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(Struct, frozen=True, gc=False):
     """The workflow returned."""
 
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True, gc=False):
     """The workflow raised."""
 
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True)
-class Stuck:
+class Stuck(Struct, frozen=True, gc=False):
     """The code must be mended before the run can go on; nothing of the turn may be written."""
 
     reason: str
@@ -87,8 +82,7 @@ class Stuck:
 Outcome = Completed | Failed | Stuck
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(Struct, frozen=True, gc=False):
     """One drive of the workflow: what it journaled, in order, and what it asked for.
 
     `resolved` names the activities whose tasks go: answered, or no longer wanted. `deadline` is the earliest open timer.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
+
+from msgspec import Struct
 
 from continuum.model.messages import Message
 from continuum.model.runs import Ending
@@ -16,8 +17,7 @@ from continuum.replay.turns import LogLine
 Settled = Callable[[Verdict], object]
 
 
-@dataclass(frozen=True, slots=True)
-class Letter:
+class Letter(Struct, frozen=True):
     """Something handed to an execution: a message, where it came from, and who waits for it to be journaled.
 
     `attempt` is set for results of activities performed here, which are not in the inbox; `is_stored` tells whether the
@@ -30,8 +30,7 @@ class Letter:
     settled: Settled | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True, gc=False):
     """What an execution knows of its run from the start; `limits` of the instance included."""
 
     run_id: str

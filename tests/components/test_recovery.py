@@ -1,10 +1,10 @@
 """Sweeps and audits, pass by pass; claims whose answers were lost."""
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 import continuum
 from continuum import activity, telemetry, workflow

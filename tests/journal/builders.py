@@ -1,7 +1,9 @@
 """Values to arrange with. What a test does not name has a sensible default; event positions are filled in."""
 
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from continuum.ids import uuid7
 from continuum.model.events import Event, EventType
@@ -25,8 +27,7 @@ AT = datetime(
 TTL = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(Struct, frozen=True, gc=False):
     """What an execution knows of its run, and names in every commit."""
 
     run_id: str

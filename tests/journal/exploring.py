@@ -11,7 +11,9 @@ the raw rows and holds the invariants of the protocol against them.
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from continuum.journal.port import Journal
 from continuum.model.events import Event, EventType

@@ -1,9 +1,9 @@
 """An answer that was lost: what the journal says became of the write, by the token of the event at its position."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from continuum.journal.port import Journal
 from continuum.model.runs import NewRun

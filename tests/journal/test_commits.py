@@ -1,10 +1,10 @@
 """A commit lands whole behind its five-part fence, or changes nothing; its neighbours do not notice."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from msgspec.structs import replace
 
 from continuum.journal.port import BadData, Journal
 from continuum.model.events import Event, EventType

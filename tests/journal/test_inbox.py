@@ -1,6 +1,7 @@
 """Messages: accepted once, refused clearly, read in order, remembered when a delivery id asks for it."""
 
 import pytest
+from msgspec.structs import replace
 
 from continuum.journal.port import Journal
 from continuum.model.messages import Message, MessageKind
@@ -57,7 +58,7 @@ async def test_every_field_of_a_message_comes_back_with_the_databases_time(journ
     (loaded,) = await journal.load_runs([lease.run_id])
     (message,) = loaded.messages
     assert is_about(message.at, await journal.now())
-    assert message == Message(**{name: getattr(sent, name) for name in Message.__slots__} | {"at": message.at})
+    assert message == replace(sent, at=message.at)
 
 
 async def test_a_message_to_no_run_is_unknown(harness: Harness, journal: Journal) -> None:

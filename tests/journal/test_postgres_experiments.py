@@ -6,11 +6,11 @@ it, and goes on when that one is seen to wait (or has passed by). The names E1b,
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Coroutine
-from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from continuum.ids import uuid7

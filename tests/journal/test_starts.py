@@ -1,8 +1,7 @@
 """A run comes into being once, whole, and leased to who started it."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from continuum.journal.port import BadData, Journal
 from continuum.model.events import EventType

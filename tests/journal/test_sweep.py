@@ -1,8 +1,7 @@
 """The sweep is a level, not an edge: whatever an owner without a row holds is freed, by whichever pass comes next."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from continuum.journal.port import Journal, Swept
 from continuum.model.failure import Failure

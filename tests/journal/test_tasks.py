@@ -1,8 +1,7 @@
 """Tasks: claimed by urgency within their slots; every write of an attempt is fenced by its owner and its number."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from continuum.journal.port import Journal
 from continuum.model.messages import MessageKind

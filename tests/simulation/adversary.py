@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from random import Random
+
+from msgspec import Struct
 
 from continuum.clock import VirtualClock
 from continuum.errors import JournalUnavailable
@@ -17,8 +18,7 @@ MUTATING = frozenset(
 NEVER = frozenset({"open"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Weather:
+class Weather(Struct, frozen=True, kw_only=True, gc=False):
     """How likely what is: `delay` is the longest of a usual call in virtual seconds, the rest are chances per step."""
 
     delay: float = 0.02

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from continuum.journal.memory import recovery as memory_recovery
 from continuum.journal.memory import tasks as memory_tasks

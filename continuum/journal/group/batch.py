@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from continuum.model.writes import Commit, Finish, FreeTask, Post, RetryTask, Start, StartMany, Verdict, Write
 
@@ -21,8 +23,7 @@ class Entry:
         self.excludes = write.run_id if isinstance(write, Commit | Start) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Struct, frozen=True, gc=False):
     """Entries that travel together; `failures` were met on the way, and what is frozen may have arrived before."""
 
     entries: Sequence[Entry]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
+
+from msgspec.structs import replace
 
 from continuum.journal.memory.store import MemoryStore, StoredSnapshot
 from continuum.journal.port import RunFilter

@@ -8,7 +8,8 @@ by the next pass. Runs go before tasks: a result that travels in a commit under 
 from __future__ import annotations
 
 import uuid
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from continuum.journal.memory.store import MemoryStore, StoredOwner, StoredTask
 from continuum.journal.port import BadData, Held, Swept

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import datetime
+
+from msgspec.structs import replace
 
 from continuum.journal.memory.reads import handed_out
 from continuum.journal.memory.store import MemoryStore

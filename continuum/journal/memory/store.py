@@ -7,8 +7,11 @@ at the rows of other runs. Indices are kept by the methods here and by nobody el
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from continuum.clock import Clock
 from continuum.journal.memory.notices import Listener
@@ -22,16 +25,14 @@ StartKey = tuple[str, str, str]  # namespace, workflow, idempotency key
 Delivery = tuple[str, str | None, str]  # run id, name, delivery id
 
 
-@dataclass(frozen=True, slots=True)
-class StoredEvent:
+class StoredEvent(Struct, frozen=True, gc=False):
     """An event with the token of its writer, which judges ambiguous commits."""
 
     token: int
     event: Event
 
 
-@dataclass(frozen=True, slots=True)
-class StoredMessage:
+class StoredMessage(Struct, frozen=True, gc=False):
     """An inbox row; `number` is the order of reading."""
 
     number: int
@@ -39,8 +40,7 @@ class StoredMessage:
     read_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StoredTask:
+class StoredTask(Struct, frozen=True, gc=False):
     """A task row; `attempt` counts from 1 and is consumed by a retry or a crash, never by a claim."""
 
     key: TaskKey
@@ -57,16 +57,14 @@ class StoredTask:
         return self.owner == attempt.owner and self.attempt == attempt.attempt
 
 
-@dataclass(frozen=True, slots=True)
-class StoredOwner:
+class StoredOwner(Struct, frozen=True, gc=False):
     """An owner row; while it exists its leases are valid, however late it is."""
 
     owner: Owner
     expires_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class StoredSnapshot:
+class StoredSnapshot(Struct, frozen=True, gc=False):
     """A compacted prefix of a history."""
 
     seq: int

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
+
+from msgspec.structs import replace
 
 from continuum.journal.memory.store import MemoryStore, StoredTask
 from continuum.model.tasks import Attempt, Beat, ClaimedTask

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
+
+from msgspec.structs import replace
 
 from continuum.journal.memory.store import MemoryStore, StartKey, StoredTask
 from continuum.journal.port import BadData

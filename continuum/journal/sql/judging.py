@@ -6,7 +6,7 @@ the first position of the commit says whose it is.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from continuum.journal.sql.desk import Desk
 from continuum.journal.sql.statements import runs
