@@ -142,12 +142,15 @@ class Parameters:
             InputInvalid: they do not fit the parameters; `problems` says where.
             DurableValueError: a value cannot be written as JSON and read again.
         """
-        return self.encode_named(self._bind(args, kwargs))
+        return self._write(self._bind(args, kwargs))
 
     def encode_named(self, arguments: Mapping[str, Any]) -> bytes:
         """Write arguments given by name; see `encode`."""
-        named = {**self._defaults, **arguments} if self._defaults else dict(arguments)
-        self._refuse_unknown(named)
+        self._refuse_unknown(arguments)
+        return self._write(arguments)
+
+    def _write(self, arguments: Mapping[str, Any]) -> bytes:
+        named = {**self._defaults, **arguments}
         try:
             valid = self._adapter.validate_python(named, by_alias=True, by_name=True)
             payload = self._writer.to_json(valid, by_alias=False, round_trip=True, warnings="error")

@@ -6,6 +6,7 @@ the same runs 15 % slower as tables grew. The source is injected, so that a simu
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable
 from random import Random
@@ -39,7 +40,9 @@ def canonical(run_id: str | uuid.UUID) -> str:
     Raises:
         ValueError: it is not a UUID.
     """
-    if isinstance(run_id, uuid.UUID):
-        return str(run_id)
-    # The common case is a string that we made ourselves: 36 characters, checked cheaply by the round trip.
-    return str(uuid.UUID(run_id))
+    if type(run_id) is str and _is_canonical(run_id):  # the common case: we made it ourselves
+        return run_id
+    return str(run_id if isinstance(run_id, uuid.UUID) else uuid.UUID(run_id))
+
+
+_is_canonical = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch

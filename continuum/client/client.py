@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -74,7 +74,7 @@ class Client:
         """Belong to the running loop from now on."""
         self._loop = asyncio.get_running_loop()
 
-    async def start(
+    def start(
         self,
         flow: Any,
         args: tuple[Any, ...],
@@ -84,8 +84,8 @@ class Client:
         namespace: str,
         attributes: Mapping[str, Any] | None,
         start_at: datetime | None,
-    ) -> tuple[Workflow[..., Any], Started]:
-        """Start a run."""
+    ) -> tuple[Workflow[..., Any], Coroutine[Any, Any, Started]]:
+        """Check a start; return the workflow that it means, and what starts it."""
         self._guard("start", "start_child, or an activity that starts it")
         workflow, arguments = call_of(flow, args, self._catalog)
         options = StartOptions.checked(
@@ -95,7 +95,7 @@ class Client:
             attributes=attributes,
             start_at=start_at,
         )
-        return workflow, await self._starter.start(workflow, arguments, options)
+        return workflow, self._starter.start(workflow, arguments, options)
 
     async def start_many(
         self,
@@ -132,17 +132,17 @@ class Client:
         self._guard("cancel", "an activity that cancels")
         return await self._talker.cancel(run_id_of(run_id))
 
-    async def result(
+    def result(
         self,
         run_id: str | UUID,
         workflow: Workflow[..., Any] | None,
         *,
         timeout: Duration | None,
         wait_blocked: bool,
-    ) -> Any:
-        """Wait for a run's end."""
+    ) -> Coroutine[Any, Any, Any]:
+        """Check, and return what waits for a run's end."""
         self._guard("await_run", "an activity that waits")
-        return await self._reader.result(run_id_of(run_id), workflow, timeout=timeout, wait_blocked=wait_blocked)
+        return self._reader.result(run_id_of(run_id), workflow, timeout=timeout, wait_blocked=wait_blocked)
 
     async def get_run(self, run_id: str | UUID) -> Run:
         """Read a run."""

@@ -27,7 +27,7 @@ from continuum.journal.group import GroupCommitter
 from continuum.journal.port import ReadJournal
 from continuum.model.events import EventType
 from continuum.model.runs import NewRun, RunRow
-from continuum.model.writes import Landed, Start, StartMany, Unwritable, Verdict
+from continuum.model.writes import Landed, StartMany, Unwritable, Verdict
 from continuum.replay.matching import same_input
 from continuum.runtime.decisions import pending_start
 from continuum.runtime.node import Node
@@ -104,7 +104,12 @@ class Starter:
             if self._node.is_draining:
                 raise InstanceDraining(f"instance {self._node.instance!r} is shutting down and starts no new runs")
             run = self._new_run(workflow, arguments, options)
-            verdict = await self._write(run, workflow, arguments, options)
+            if self._has_room_for(run, workflow, options):
+                if not self._committer.has_room:
+                    await self._committer.room()
+                verdict = await self._begin(run, workflow, arguments, chosen=options.run_id is not None)
+            else:
+                verdict = await self._put_pending(run, arguments, options)
             if isinstance(verdict, Landed):
                 return Started(run.run_id, existing=False)
             if isinstance(verdict, Unwritable):
@@ -150,27 +155,28 @@ class Starter:
             retention_seconds=workflow.retention_seconds,
         )
 
-    async def _write(
-        self, run: NewRun, workflow: Workflow[..., Any], arguments: bytes, options: StartOptions
-    ) -> Verdict:
-        chosen = options.run_id is not None
-        is_late = options.start_at is not None and self._node.seconds_until(options.start_at) > 0
-        has_room = self._supervisor.room > 0 and self._supervisor.serves(workflow)
-        if is_late or not has_room or (chosen and self._supervisor.has(run.run_id)):
-            start = pending_start(run, arguments, self._node.database_now(), chosen=chosen, start_at=options.start_at)
-            return await self._put_pending(start)
-        await self._committer.room()
-        verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-        self._supervisor.start_run(
-            run,
-            workflow,
-            arguments,
-            chosen=chosen,
-            settled=partial(answer, verdict),
-        )
-        return await verdict
+    def _has_room_for(self, run: NewRun, workflow: Workflow[..., Any], options: StartOptions) -> bool:
+        if options.start_at is not None and self._node.seconds_until(options.start_at) > 0:
+            return False
+        if options.run_id is not None and self._supervisor.has(run.run_id):
+            return False
+        return self._supervisor.room > 0 and self._supervisor.serves(workflow)
 
-    async def _put_pending(self, start: Start) -> Verdict:
+    def _begin(
+        self, run: NewRun, workflow: Workflow[..., Any], arguments: bytes, *, chosen: bool
+    ) -> asyncio.Future[Verdict]:
+        verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        self._supervisor.start_run(run, workflow, arguments, chosen=chosen, settled=partial(answer, verdict))
+        return verdict
+
+    async def _put_pending(self, run: NewRun, arguments: bytes, options: StartOptions) -> Verdict:
+        start = pending_start(
+            run,
+            arguments,
+            self._node.database_now(),
+            chosen=options.run_id is not None,
+            start_at=options.start_at,
+        )
         verdict = await self._committer.put(start)
         if isinstance(verdict, Landed):
             if start.wake_at is None:

@@ -19,7 +19,6 @@ from continuum.definitions.calls import Call
 from continuum.definitions.handles import RunHandle
 from continuum.definitions.workflow import Workflow
 from continuum.errors import ConfigurationError, ContinuumError, InstanceNotStarted
-from continuum.ids import canonical
 from continuum.journal.port import Journal
 from continuum.model.policy import Duration, seconds
 from continuum.model.runs import Run
@@ -209,7 +208,7 @@ class Instance:
         start_at: datetime | None = None,
     ) -> RunHandle[Any]:
         """Start a run; see `continuum.start`."""
-        workflow, started = await self._client.start(
+        workflow, starting = self._client.start(
             flow,
             args,
             run_id=run_id,
@@ -218,7 +217,7 @@ class Instance:
             attributes=attributes,
             start_at=start_at,
         )
-        return self._handle(workflow, started)
+        return self._handle(workflow, await starting)
 
     @overload
     async def start_many(
@@ -293,11 +292,11 @@ class Instance:
         """Wait for a run's end; see `continuum.await_run`."""
         return await self._client.result(run_id, workflow, timeout=timeout, wait_blocked=wait_blocked)
 
-    async def result_of(
+    def result_of(
         self, run_id: str, workflow: Any, *, timeout: Duration | None, wait_blocked: bool
-    ) -> Any:  # see definitions.handles.Verbs
+    ) -> Coroutine[Any, Any, Any]:  # see definitions.handles.Verbs
         """Wait for a run's end, for a handle."""
-        return await self._client.result(run_id, workflow, timeout=timeout, wait_blocked=wait_blocked)
+        return self._client.result(run_id, workflow, timeout=timeout, wait_blocked=wait_blocked)
 
     async def get_run(self, run_id: str | UUID, /) -> Run:
         """Read a run; see `continuum.get_run`."""
@@ -327,4 +326,7 @@ class Instance:
         return await self.drain(None if timeout is None else seconds(timeout, name="timeout"))
 
     def _handle(self, workflow: Workflow[..., Any], started: Started) -> RunHandle[Any]:
-        return RunHandle(canonical(started.run_id), workflow, lambda: self, existing=started.existing)
+        return RunHandle(started.run_id, workflow, self._itself, existing=started.existing)
+
+    def _itself(self) -> Instance:
+        return self

@@ -46,6 +46,7 @@ class Catalog:
 
     def __init__(self) -> None:
         self._workflows: dict[tuple[str, int], Any] = {}
+        self._newest: dict[str, int] = {}
         self._activities: dict[str, Any] = {}
 
     def add_workflow(self, workflow: WorkflowDefinition) -> None:
@@ -57,7 +58,9 @@ class Catalog:
         keys = [(name, workflow.version) for name in (workflow.name, *workflow.aliases)]
         for name, version in keys:
             _refuse_other(self._workflows.get((name, version)), workflow, f"workflow {name!r} version {version}")
-        self._workflows.update(dict.fromkeys(keys, workflow))
+        for name, version in keys:
+            self._workflows[name, version] = workflow
+            self._newest[name] = max(version, self._newest.get(name, version))
 
     def add_activity(self, activity: Definition) -> None:
         """Register an activity.
@@ -75,7 +78,7 @@ class Catalog:
             WorkflowNotFound: nothing of this name and version is registered; import its module.
         """
         if version is None:
-            version = max((known for found, known in self._workflows if found == name), default=None)
+            version = self._newest.get(name)
         found = self._workflows.get((name, version)) if version is not None else None
         if found is None:
             which = f"{name!r}" if version is None else f"{name!r} version {version}"
@@ -93,6 +96,7 @@ class Catalog:
         """Return another catalog of the same definitions."""
         other = Catalog()
         other._workflows.update(self._workflows)
+        other._newest.update(self._newest)
         other._activities.update(self._activities)
         return other
 

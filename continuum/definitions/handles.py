@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from continuum.model.policy import Duration
@@ -14,9 +14,9 @@ R_co = TypeVar("R_co", covariant=True)
 class Verbs(Protocol):
     """The verbs of an instance that a handle needs."""
 
-    async def result_of(
+    def result_of(
         self, run_id: str, workflow: Any, *, timeout: Duration | None, wait_blocked: bool
-    ) -> Any:  # the workflow's result type, which only the handle knows
+    ) -> Coroutine[Any, Any, Any]:  # the workflow's result type, which only the handle knows
         """Wait for a run's end."""
         ...
 

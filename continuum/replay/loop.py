@@ -271,6 +271,13 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """Close every coroutine: `finally:` blocks run, but what they wait for never comes, so it is closed too."""
         self.is_shut = True
         self._ready.clear()
+        self._tasks = [task for task in self._tasks if not task.done()]
+        if self._tasks:
+            self._close_all()
+        self.owner = _NOBODY  # no cycle is left: the run's memory is free at once, not at the next garbage collection
+        _open_loops.pop(id(self), None)
+
+    def _close_all(self) -> None:
         host = asyncio_events._get_running_loop()
         hooks = sys.get_asyncgen_hooks()
         asyncio_events._set_running_loop(self)
@@ -287,8 +294,6 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             sys.set_asyncgen_hooks(*hooks)
             asyncio_events._set_running_loop(host)
         self._ready.clear()
-        self.owner = _NOBODY  # no cycle is left: the run's memory is free at once, not at the next garbage collection
-        _open_loops.pop(id(self), None)
 
 
 class _Nobody:

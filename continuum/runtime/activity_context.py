@@ -25,6 +25,19 @@ class Running(Protocol):
 class ActivityContext:
     """The attempt that is running: `run_id`, `attempt` (from 1), `idempotency_key`, `instance`, `state`."""
 
+    __slots__ = (
+        "_details_max",
+        "_last_heartbeat",
+        "_running",
+        "activity",
+        "attempt",
+        "idempotency_key",
+        "instance",
+        "run_id",
+        "state",
+        "workflow",
+    )
+
     def __init__(
         self,
         running: Running,

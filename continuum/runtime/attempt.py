@@ -48,6 +48,26 @@ class Reports(Protocol):
 class RunningAttempt:
     """A try in progress."""
 
+    __slots__ = (
+        "_beaten_at",
+        "_clock",
+        "_details_max",
+        "_instance",
+        "_is_cancelled",
+        "_payload_max",
+        "_reports",
+        "_running",
+        "_state",
+        "_surroundings",
+        "_threads",
+        "_timers",
+        "activity",
+        "details",
+        "has_beaten",
+        "is_over",
+        "task",
+    )
+
     def __init__(
         self,
         task: ClaimedTask,

@@ -341,7 +341,9 @@ class Execution:
             self._home.observe("run.started", self)
         self._home.observe(f"run.{ending.state.value}", self, reason=ending.reason)
         if self.machine is not None and turn is not None and ending.state.has_ended:
-            self._home.withdraw(self._ledger.keys(sorted({*turn.resolved, *self.machine.open_activities})))
+            unwanted = {*turn.resolved, *self.machine.open_activities}
+            if unwanted:
+                self._home.withdraw(self._ledger.keys(sorted(unwanted)))
         self.discard(ending)
         self._tell(Landed())
 

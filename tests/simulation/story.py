@@ -101,7 +101,7 @@ class Clients:
         start_at = None if run.delay is None else self._cluster.clock.now() + timedelta(seconds=run.delay)
 
         async def start(client: Client) -> Any:
-            _, started = await client.start(
+            _, starting = client.start(
                 script,
                 (run.nonce, run.steps),
                 run_id=run.chosen,
@@ -110,7 +110,7 @@ class Clients:
                 attributes=None,
                 start_at=start_at,
             )
-            return started.run_id
+            return (await starting).run_id
 
         tries = 10 if run.key or run.chosen else 1  # who has neither key nor id dares not ask twice
         for _ in range(tries):

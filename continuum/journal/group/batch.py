@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from continuum.model.writes import Commit, Finish, FreeTask, Post, RetryTask, Start, StartMany, Verdict, Write
 
+TURNS = (Commit, Start)  # what a run has one of on its way
 Settled = Callable[[Verdict], object]
 
 
@@ -20,7 +21,7 @@ class Entry:
     def __init__(self, write: Write, settled: Settled) -> None:
         self.write = write
         self.settled: Settled | None = settled
-        self.excludes = write.run_id if isinstance(write, Commit | Start) else None
+        self.excludes = write.run_id if isinstance(write, TURNS) else None
 
 
 class Batch(Struct, frozen=True, gc=False):

@@ -70,6 +70,11 @@ class GroupCommitter:
         self.submit(write, settled)
         return await verdict
 
+    @property
+    def has_room(self) -> bool:
+        """Whether `room` would not wait."""
+        return all(lane.has_room for lane in self._lanes)
+
     async def room(self) -> None:
         """Wait until the queues are shorter than their bound: before a `submit` that starts something new."""
         for lane in self._lanes:

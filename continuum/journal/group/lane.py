@@ -83,9 +83,14 @@ class Lane:
         if self._something is not None and not self._something.done():
             self._something.set_result(None)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the queue is shorter than its bound, and nobody waits for that."""
+        return self._is_closed or (not self._waiting and self._is_short())
+
     async def room(self) -> None:
         """Wait until the queue is shorter than its bound, in the order of asking."""
-        if self._is_closed or (not self._waiting and self._has_room()):
+        if self.has_room:
             return
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
@@ -99,11 +104,11 @@ class Lane:
         self._offered -= 1
         asyncio.get_running_loop().call_soon(self._offer_room)  # should the place not be used after all
 
-    def _has_room(self) -> bool:
+    def _is_short(self) -> bool:
         return len(self._queue) + self._offered < self._queue_max
 
     def _offer_room(self) -> None:
-        while self._waiting and (self._is_closed or self._has_room()):
+        while self._waiting and (self._is_closed or self._is_short()):
             place = self._waiting.popleft()
             if not place.done():
                 place.set_result(None)

@@ -117,7 +117,7 @@ def message_columns(message: Message) -> dict[str, object]:
     return {
         "id": message.message_id,
         "run_id": message.run_id,
-        "kind": message.kind.value,
+        "kind": message.kind,
         "name": message.name,
         "generation": message.generation,
         "command_id": message.command_id,

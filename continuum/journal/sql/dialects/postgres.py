@@ -24,7 +24,8 @@ engine that connects directly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -56,9 +57,10 @@ _SCHEMA = frozenset({"42P01", "42703", "3F000"})  # undefined table, column, sch
 _DATA_CLASSES = frozenset({"22", "23", "54"})  # bad values, constraints, program limits (a key too long for its index)
 _REFUSED_CLASSES = frozenset({"25", "53"})  # a standby, or no room left: nothing happened
 
-# Arrays of these travel as text, which PostgreSQL reads faster than asyncpg can look at each element of a list: it asks
+# Arrays of the types in `_WRITERS` travel as text, which PostgreSQL reads faster than asyncpg can look at each element of a list: it asks
 # two abstract base classes whether an element is a list in its turn (a third of all the time that a batch took).
-_PLAIN = frozenset({"uuid", "smallint", "integer", "bigint", "boolean", "double precision"})
+_PLAIN = ("uuid", "smallint", "integer", "bigint", "boolean", "double precision")
+_SPECIAL = re.compile(r'["\\]')
 
 
 class Postgres:
@@ -105,7 +107,7 @@ class Postgres:
             table: Any = bound.pop(name)
             cells = zip(*table, strict=True) if table else ((),) * len(columns)
             for (column, type_), values in zip(columns, cells, strict=True):
-                bound[f"{name}_{column}"] = _literal(values) if type_ in _PLAIN else values
+                bound[f"{name}_{column}"] = _WRITERS[type_](values) if type_ in _WRITERS else values
         return bound
 
     def moment(self, stored: Any) -> datetime:
@@ -148,7 +150,7 @@ class Postgres:
 
 
 def _array(bind: str, type_: str) -> str:
-    return f"CAST(CAST({bind} AS text) AS {type_}[])" if type_ in _PLAIN else f"CAST({bind} AS {type_}[])"
+    return f"CAST(CAST({bind} AS text) AS {type_}[])" if type_ in _WRITERS else f"CAST({bind} AS {type_}[])"
 
 
 def _literal(values: Sequence[object]) -> str:
@@ -157,6 +159,19 @@ def _literal(values: Sequence[object]) -> str:
     if any(mark in inside for mark in '"\\{}') or (values and inside.count(",") != len(values) - 1):
         raise BadData("an id is not a UUID")
     return f"{{{inside}}}"
+
+
+def _quoted(values: Sequence[str | None]) -> str:
+    """Return an array of texts as PostgreSQL writes it."""
+    inside = ",".join(["NULL" if value is None else f'"{_SPECIAL.sub(_escaped, value)}"' for value in values])
+    return f"{{{inside}}}"
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"\\{match[0]}"
+
+
+_WRITERS: dict[str, Callable[[Any], str]] = {**dict.fromkeys(_PLAIN, _literal), "text": _quoted}
 
 
 POSTGRES = Postgres()
