@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NotRequired, Protocol
@@ -27,14 +27,23 @@ _CONFIG = ConfigDict(ser_json_inf_nan="constants", ser_json_bytes="base64", val_
 _CORE_CONFIG = CoreConfig(ser_json_inf_nan="constants", ser_json_bytes="base64")
 
 
+# What pydantic is told when it writes: by name, whatever the model says (only then can it be read whatever the aliases
+# are), so that it can be read again, and to raise where a value is not what its annotation says. What was just validated
+# as one of `_EXACT` cannot be anything else, and asking for the error costs more than the writing.
+_WARILY: dict[str, Any] = {"by_alias": False, "round_trip": True, "warnings": "error"}
+_LIGHTLY: dict[str, Any] = {"by_alias": False}
+_EXACT = frozenset({int, str, bool, type(None)})
+
+
 class Shape:
     """One annotation: values in, bytes out, and back."""
 
-    __slots__ = ("_adapter", "annotation")
+    __slots__ = ("_adapter", "_how", "annotation")
 
     def __init__(self, annotation: Any) -> None:
         self.annotation = annotation
         self._adapter = _adapter(annotation, f"the annotation {annotation!r}")
+        self._how = _how_to_write((annotation,))
 
     def encode(self, value: Any) -> bytes:
         """Validate and write a value.
@@ -43,9 +52,8 @@ class Shape:
             DurableValueError: it does not fit the annotation, or cannot be written as JSON and read again.
         """
         try:
-            # By name, whatever the model says: only then can it be read whatever the aliases are.
             valid = self._adapter.validate_python(value)
-            payload = self._adapter.dump_json(valid, by_alias=False, round_trip=True, warnings="error")
+            payload = self._adapter.dump_json(valid, **self._how)
             if not _is_plain(value):
                 self._read(payload)
         except ValidationError as error:
@@ -109,7 +117,7 @@ def returned_by(fn: Callable[..., Any]) -> Shape:
 class Parameters:
     """A function's arguments, stored by name."""
 
-    __slots__ = ("_adapter", "_defaults", "_positional", "_signature", "_writer", "function")
+    __slots__ = ("_adapter", "_defaults", "_how", "_positional", "_signature", "_writer", "function")
 
     def __init__(self, function: str, signature: inspect.Signature, annotations: Mapping[str, Any]) -> None:
         fields: dict[str, Any] = {}
@@ -134,6 +142,7 @@ class Parameters:
             raise NameError(f"a model among the parameters of {function}() uses a type that is not defined")
         # pydantic's adapter of a TypedDict reads that configuration, but does not write by it.
         self._writer = SchemaSerializer(self._adapter.core_schema, _CORE_CONFIG)
+        self._how = _how_to_write(annotations[name] for name in signature.parameters)
 
     def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
         """Bind, validate and write arguments, defaults included.
@@ -153,7 +162,7 @@ class Parameters:
         named = {**self._defaults, **arguments}
         try:
             valid = self._adapter.validate_python(named, by_alias=True, by_name=True)
-            payload = self._writer.to_json(valid, by_alias=False, round_trip=True, warnings="error")
+            payload = self._writer.to_json(valid, **self._how)
             if not all(map(_is_plain, named.values())):
                 self._read(payload)
         except ValidationError as error:
@@ -277,6 +286,10 @@ def _adapter(annotation: Any, what: str) -> TypeAdapter[Any]:
             return TypeAdapter(annotation)
     except PydanticUserError as error:
         raise DefinitionError(f"pydantic cannot handle {what}: {error.message}") from error
+
+
+def _how_to_write(annotations: Iterable[Any]) -> dict[str, Any]:
+    return _LIGHTLY if all(type(one) is type and one in _EXACT for one in annotations) else _WARILY
 
 
 def _pointer(location: tuple[int | str, ...]) -> str:

@@ -61,6 +61,8 @@ class StartOptions(Struct, frozen=True, kw_only=True, gc=False):
         Raises:
             InputInvalid, DurableValueError: a value is not acceptable; the message says which would be.
         """
+        if run_id is idempotency_key is attributes is start_at is None and namespace == "default":
+            return _DEFAULT
         return cls(
             run_id=None if run_id is None else run_id_of(run_id),
             idempotency_key=None if idempotency_key is None else short_name(idempotency_key, "idempotency_key"),
@@ -68,6 +70,9 @@ class StartOptions(Struct, frozen=True, kw_only=True, gc=False):
             attributes=attributes_of(attributes),
             start_at=moment_of(start_at, "start_at"),
         )
+
+
+_DEFAULT = StartOptions()
 
 
 class Started(Struct, frozen=True, gc=False):

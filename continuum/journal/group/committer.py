@@ -73,7 +73,7 @@ class GroupCommitter:
     @property
     def has_room(self) -> bool:
         """Whether `room` would not wait."""
-        return all(lane.has_room for lane in self._lanes)
+        return self._lanes[0].has_room and self._lanes[-1].has_room
 
     async def room(self) -> None:
         """Wait until the queues are shorter than their bound: before a `submit` that starts something new."""

@@ -24,7 +24,6 @@ engine that connects directly.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -60,7 +59,6 @@ _REFUSED_CLASSES = frozenset({"25", "53"})  # a standby, or no room left: nothin
 # Arrays of the types in `_WRITERS` travel as text, which PostgreSQL reads faster than asyncpg can look at each element of a list: it asks
 # two abstract base classes whether an element is a list in its turn (a third of all the time that a batch took).
 _PLAIN = ("uuid", "smallint", "integer", "bigint", "boolean", "double precision")
-_SPECIAL = re.compile(r'["\\]')
 
 
 class Postgres:
@@ -161,17 +159,27 @@ def _literal(values: Sequence[object]) -> str:
     return f"{{{inside}}}"
 
 
-def _quoted(values: Sequence[str | None]) -> str:
+def _texts(values: Sequence[str | None]) -> str:
     """Return an array of texts as PostgreSQL writes it."""
-    inside = ",".join(["NULL" if value is None else f'"{_SPECIAL.sub(_escaped, value)}"' for value in values])
-    return f"{{{inside}}}"
+    return f"{{{','.join(['NULL' if value is None else _quoted(value) for value in values])}}}"
 
 
-def _escaped(match: re.Match[str]) -> str:
-    return f"\\{match[0]}"
+def _quoted(value: str) -> str:
+    if "\\" in value or '"' in value:
+        value = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{value}"'
 
 
-_WRITERS: dict[str, Callable[[Any], str]] = {**dict.fromkeys(_PLAIN, _literal), "text": _quoted}
+def _moments(values: Sequence[datetime | None]) -> str:
+    """Return an array of times as PostgreSQL writes it."""
+    return f"{{{','.join(['NULL' if value is None else value.isoformat() for value in values])}}}"
+
+
+_WRITERS: dict[str, Callable[[Any], str]] = {
+    **dict.fromkeys(_PLAIN, _literal),
+    "text": _texts,
+    "timestamptz": _moments,
+}
 
 
 POSTGRES = Postgres()
