@@ -61,7 +61,8 @@ class StartOptions(Struct, frozen=True, kw_only=True, gc=False):
         Raises:
             InputInvalid, DurableValueError: a value is not acceptable; the message says which would be.
         """
-        if run_id is idempotency_key is attributes is start_at is None and namespace == "default":
+        is_bare = run_id is None and idempotency_key is None and attributes is None and start_at is None
+        if is_bare and namespace == "default":
             return _DEFAULT
         return cls(
             run_id=None if run_id is None else run_id_of(run_id),
