@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -11,12 +11,11 @@ from uuid import UUID
 from continuum.client.inputs import call_of, run_id_of
 from continuum.client.reading import HistoryEvent, Page, Reader
 from continuum.client.starting import Started, Starter, StartOptions
-from continuum.client.talking import Talker
+from continuum.client.talking import Talker, TalkJournal
 from continuum.definitions.catalog import Catalog
 from continuum.definitions.workflow import Workflow
 from continuum.errors import InputInvalid, NotAllowedHere, WrongEventLoop
 from continuum.journal.group import GroupCommitter
-from continuum.journal.port import ReadJournal
 from continuum.model.policy import Duration
 from continuum.model.runs import Run
 from continuum.model.states import RunState
@@ -39,13 +38,14 @@ class Client:
         self,
         *,
         node: Node,
-        journal: ReadJournal,
+        journal: TalkJournal,
         committer: GroupCommitter,
         registry: Registry[Execution],
         supervisor: RunSupervisor,
         delivery: Delivery,
         awaiting: Awaiting,
         dispatcher: Dispatcher,
+        sweep: Callable[[], Awaitable[None]],
         membership: Membership,
         wakes: Wakes,
         catalog: Catalog,
@@ -64,6 +64,7 @@ class Client:
             delivery=delivery,
             awaiting=awaiting,
             dispatcher=dispatcher,
+            sweep=sweep,
             membership=membership,
             catalog=catalog,
             payload_max=payload_max,

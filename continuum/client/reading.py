@@ -73,13 +73,17 @@ class Reader:
         """Wait for a run's end; return its result or raise what became of it."""
         limit = None if timeout is None else seconds(timeout, name="timeout")
         ending: Ending | None = None
+        owner: str | None = None
         if run_id not in self._registry:  # it may have ended before we came, or never have been
             ending = next(iter(await self._journal.endings([run_id])), None)
-            if ending is None and await self._journal.run(run_id) is None:
-                raise RunNotFound(f"there is no run {run_id} in this instance", run_id=run_id)
+            if ending is None:
+                row = await self._journal.run(run_id)
+                if row is None:
+                    raise RunNotFound(f"there is no run {run_id} in this instance", run_id=run_id)
+                owner = row.lease_owner
         if ending is None or (wait_blocked and ending.state is RunState.BLOCKED):
             ending = await self._awaiting.ending(
-                run_id, wait_blocked=wait_blocked, clock=self._node.clock, timeout_seconds=limit
+                run_id, wait_blocked=wait_blocked, clock=self._node.clock, timeout_seconds=limit, owner=owner
             )
         if ending is None:
             raise ResultTimedOut(f"run {run_id} did not end within {limit:g} s; it goes on", run_id=run_id)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from continuum.client.inputs import answer, short_name
 from continuum.codec import check_size, shape_of
@@ -19,7 +20,7 @@ from continuum.errors import (
     SignalInvalid,
     WorkflowNotFound,
 )
-from continuum.journal.port import ReadJournal
+from continuum.journal.port import OwnerJournal, ReadJournal
 from continuum.model.messages import Message, MessageKind
 from continuum.model.runs import RunRow
 from continuum.model.states import RunState
@@ -35,6 +36,10 @@ from continuum.runtime.registry import Registry
 CANCEL_WAIT_SECONDS = 2.0  # for a run whose owner is alive elsewhere to honour a cancel, before it is "requested"
 
 
+class TalkJournal(ReadJournal, OwnerJournal, Protocol):
+    """What is asked before and after a message is sent."""
+
+
 class Talker:
     """Sends messages to runs."""
 
@@ -42,11 +47,12 @@ class Talker:
         self,
         *,
         node: Node,
-        journal: ReadJournal,
+        journal: TalkJournal,
         registry: Registry[Execution],
         delivery: Delivery,
         awaiting: Awaiting,
         dispatcher: Dispatcher,
+        sweep: Callable[[], Awaitable[None]],
         membership: Membership,
         catalog: Catalog,
         payload_max: int,
@@ -57,6 +63,7 @@ class Talker:
         self._delivery = delivery
         self._awaiting = awaiting
         self._dispatcher = dispatcher
+        self._sweep = sweep
         self._membership = membership
         self._catalog = catalog
         self._payload_max = payload_max
@@ -84,12 +91,15 @@ class Talker:
                 raise _refusal(verdict, run_id, "signalled")
 
     async def cancel(self, run_id: str) -> Literal["cancelled", "requested"]:
-        """Cancel a run: recorded first, then honoured by whoever holds it, or by us if nobody does."""
+        """Cancel a run: recorded first, then honoured by whoever holds it, or by us if nobody does.
+
+        The message's nudge has told its holder: in memory, by HTTP, or by a notice.
+        """
         message = Message(message_id=self._node.new_id(), run_id=run_id, kind=MessageKind.CANCEL)
         verdict = await self._delivery.post(message)
         if not isinstance(verdict, Posted):
             raise _refusal(verdict, run_id, "cancelled")
-        if verdict.lease_owner is None:  # nobody holds it: so we end it, with or without its code
+        if not await self._is_held(verdict.lease_owner):  # so we end it, with or without its code
             await self._membership.ensure()
             await self._dispatcher.claim([run_id])
         ending = await self._awaiting.ending(
@@ -98,6 +108,15 @@ class Talker:
         if ending is not None and ending.state is not RunState.CANCELLED:
             raise RunNotActive(f"run {run_id} {ending.state.value} before it could be cancelled", run_id=run_id)
         return "cancelled" if ending is not None else "requested"
+
+    async def _is_held(self, owner: str | None) -> bool:
+        """Tell whether a run's owner can honour a cancel; what one without a row holds is freed first."""
+        if owner is None or owner == self._node.owner:
+            return owner is not None
+        if any(one.owner == owner for one in await self._journal.owners()):
+            return True
+        await self._sweep()
+        return False
 
     async def _send(self, message: Message) -> Verdict:
         if message.delivery_id is None:

@@ -14,6 +14,7 @@ from continuum.client.reading import HistoryEvent, Page
 from continuum.client.starting import Started
 from continuum.composition.instances import DEFAULT, Instances
 from continuum.composition.options import Settings
+from continuum.composition.peering import require_keys
 from continuum.composition.wiring import Wiring, World
 from continuum.definitions.calls import Call
 from continuum.definitions.handles import RunHandle
@@ -24,6 +25,7 @@ from continuum.model.policy import Duration, seconds
 from continuum.model.runs import Run
 from continuum.model.states import RunState
 from continuum.runtime.component import Component
+from continuum.runtime.peer_door import Answer, Road
 
 R = TypeVar("R")
 A = TypeVar("A")
@@ -62,6 +64,7 @@ class Instance:
         self._instances = instances
         self._drained: Literal["no", "yes", "partly"] = "no"
         self._draining: asyncio.Lock | None = None
+        self._drain_began: asyncio.Event | None = None
 
     def __repr__(self) -> str:
         return f"<Instance {self.name}: {self.readiness().state}>"
@@ -91,6 +94,7 @@ class Instance:
             raise ConfigurationError(
                 f"these children of {self.name!r} were replaced by later ones of the same name: enter those"
             )
+        require_keys(self.settings)
         await self._prepare()
         journal = self._make_journal()
         try:
@@ -104,16 +108,27 @@ class Instance:
             await journal.close()
             raise
         await wiring.awaiting.start()
-        self._drained, self._draining = "no", asyncio.Lock()
+        self._drained, self._draining, self._drain_began = "no", asyncio.Lock(), asyncio.Event()
         self.wiring = wiring
         wiring.emit("instance.started")
+
+    def begin_drain(self) -> None:
+        """Take no more work from now on: not ready, no starts, no claims; who waits for it is released."""
+        if self.wiring is not None and self._drain_began is not None:
+            self.wiring.node.is_draining = True
+            self._drain_began.set()
+
+    async def until_drain(self) -> None:
+        """Wait until a drain begins; at once if the instance is not running."""
+        if self._drain_began is not None:
+            await self._drain_began.wait()
 
     async def drain(self, timeout: float | None = None) -> bool:
         """Take no more work, finish or hand over what there is; True if nothing had to be left behind."""
         wiring, lock = self.wiring, self._draining
         if wiring is None or lock is None:
             return True
-        wiring.node.is_draining = True
+        self.begin_drain()
         async with lock:
             if self._drained == "no":
                 limit = self.settings.values["drain_timeout"] if timeout is None else timeout
@@ -158,6 +173,16 @@ class Instance:
             return Readiness("draining", self.name)
         failing = tuple(part.name for part in wiring.components.values() if part.is_degraded)
         return Readiness("degraded" if failing else "ready", self.name, failing)
+
+    def receive(self, road: Road, headers: Mapping[str, str], body: bytes) -> Answer:
+        """Obey the call of a peer, if it is one; `headers` ignores case.
+
+        Raises:
+            InstanceNotStarted: it is not running.
+        """
+        assert self._client is not None
+        assert self.wiring is not None
+        return self.wiring.peering.door.receive(road, headers, body)
 
     @property
     def _client(self) -> Client:

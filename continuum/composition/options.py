@@ -15,6 +15,7 @@ from continuum.definitions.workflow import Workflow
 from continuum.errors import ConfigurationError
 from continuum.model.failure import DETAILS_MAX
 from continuum.model.policy import Duration, seconds
+from continuum.runtime.signing import Keys, keys_of
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 Check = Callable[[str, Any], Any]
@@ -37,6 +38,22 @@ def _queues(name: str, value: Any) -> dict[str, int]:
     if not isinstance(value, Mapping) or not all(isinstance(queue, str) and queue for queue in value):
         raise ConfigurationError(f"{name} must map queue names to how many may run at once, not {value!r}")
     return {queue: _count(f"{name}[{queue!r}]", limit) for queue, limit in value.items()}
+
+
+def _secret(name: str, value: Any) -> Keys:
+    return keys_of(name, value)
+
+
+def _is_flag(name: str, value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise ConfigurationError(f"{name} must be True or False, not {value!r}")
+
+
+def _client(name: str, value: Any) -> Any:
+    if value is None or callable(getattr(value, "request", None)):
+        return value
+    raise ConfigurationError(f"{name} must have httpx.AsyncClient's request(), not {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +155,20 @@ PARTS: tuple[Part, ...] = (
         "messages are seen when a run is claimed",
     ),
     Part(
+        "peers",
+        (
+            Option("secret", None, _secret, "shared by all nodes; a list to rotate: the first signs, each is accepted"),
+            Option("insecure", False, _is_flag, "neither sign nor ask for signatures"),
+            Option("timeout", 2.0, _duration, "seconds that a call may take"),
+            Option("concurrency", 20, _count, "calls at once"),
+            Option(
+                "client", None, _client, "an `httpx.AsyncClient`, or what has its interface; default: one of our own"
+            ),
+        ),
+        "forwards wakes, cancels and awaits to the owner's `advertise_url`",
+        "LISTEN or polling",
+    ),
+    Part(
         "pruner",
         (
             Option("interval", 60.0, _duration, "seconds between passes"),
@@ -148,7 +179,9 @@ PARTS: tuple[Part, ...] = (
     ),
 )
 
-CLIENT_PARTS = frozenset({"pubsub", "signal_router"})  # what verbs without workers have: to hear, and to nudge others
+CLIENT_PARTS = frozenset(
+    {"pubsub", "signal_router", "peers"}
+)  # what verbs without workers have: to hear, and to nudge others
 
 Migrations = Literal["check", "upgrade", "off"]
 PartOptions = bool | Mapping[str, Any]
@@ -183,6 +216,7 @@ class InstanceOptions(TypedDict, total=False):
     snapshotter: PartOptions
     timer_wheel: PartOptions
     signal_router: PartOptions
+    peers: PartOptions
     pruner: PartOptions
 
 
@@ -234,7 +268,7 @@ def settings_of(name: str, given: Mapping[str, Any]) -> Settings:
     if migrations not in ("check", "upgrade", "off"):
         raise ConfigurationError(f'migrations must be "check", "upgrade" or "off", not {migrations!r}')
     values["migrations"] = migrations
-    values["client_only"] = _flag("client_only", given.get("client_only", False))
+    values["client_only"] = _is_flag("client_only", given.get("client_only", False))
     values["state"] = given.get("state")
     values["payload_codec"] = _codec(given.get("payload_codec"))
     values["listen_engine"] = _engine("listen_engine", given.get("listen_engine"))
@@ -287,12 +321,6 @@ def _engine(name: str, value: Any) -> AsyncEngine | None:
     if value is None or isinstance(value, AsyncEngine):
         return value
     raise ConfigurationError(f"{name} must be an AsyncEngine (create_async_engine) or None, not {value!r}")
-
-
-def _flag(name: str, value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise ConfigurationError(f"{name} must be True or False, not {value!r}")
 
 
 def _definitions(name: str, value: Any, kind: type) -> list[Any] | None:

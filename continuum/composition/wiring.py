@@ -15,6 +15,7 @@ from typing import Any
 from continuum.client.client import Client
 from continuum.clock import Clock
 from continuum.composition.options import Settings
+from continuum.composition.peering import Peering
 from continuum.definitions.activity import Activity
 from continuum.definitions.catalog import Catalog
 from continuum.errors import WorkflowNotFound
@@ -97,15 +98,30 @@ class Wiring:
             node=self.node,
             journal=journal,
             pubsub=self.pubsub,
+            wakes=self.wakes,
             lives_here=lambda run_id: settings.on("pubsub") and run_id in self.registry,
             interval=self._every(AWAIT_SECONDS),
             local_interval=self._every(AWAIT_LOCAL_SECONDS),
+        )
+        self.peering = Peering(
+            settings,
+            node=self.node,
+            owners=journal,
+            registry=self.registry,
+            pubsub=self.pubsub,
+            wakes=self.wakes,
+            awaiting=self.awaiting,
         )
         self.attempts = self._activity_supervisor()
         self.runs = self._run_supervisor()
         self.membership = Membership(node=self.node, owners=journal, lost=self.runs.lost)
         self.dispatcher = self._dispatcher()
-        self.components: Mapping[str, Component] = {
+        self.recovery = self._recovery()
+        self.components = self._components()
+        self.client = self._client()
+
+    def _components(self) -> Mapping[str, Component]:
+        return {
             "pubsub": Component(self._name("pubsub")),
             "registry": Component(self._name("registry")),
             "run_supervisor": self.runs,
@@ -113,13 +129,13 @@ class Wiring:
             "heartbeater": self._heartbeater(),
             "dispatcher": self.dispatcher,
             "activity_dispatcher": self._activity_dispatcher(),
-            "recovery": self._recovery(),
+            "recovery": self.recovery,
             "snapshotter": self._snapshotter(),
             "timer_wheel": self._timer_wheel(),
             "signal_router": self._signal_router(),
+            "peers": self.peering.component,
             "pruner": self._pruner(),
         }
-        self.client = self._client()
 
     @property
     def is_quiet(self) -> bool:
@@ -350,6 +366,7 @@ class Wiring:
             delivery=self.delivery,
             awaiting=self.awaiting,
             dispatcher=self.dispatcher,
+            sweep=self.recovery.sweep,
             membership=self.membership,
             wakes=self.wakes,
             catalog=self.world.catalog,

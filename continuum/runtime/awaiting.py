@@ -1,13 +1,14 @@
-"""Everyone who waits for a run's end: hears of it by pubsub if it ends here, and by one batched poll if not.
+"""Everyone who waits for a run's end: hears of it by pubsub if it ends here, from the run's owner if it does not.
 
-However many wait, the poll is one query per pass. It starts quickly and slows down while nothing ends, so that a short
-run elsewhere is seen soon and ten thousand long ones cost little.
+Behind both stands one batched poll: however many wait, it is one query per pass. It starts quickly and slows down while
+nothing ends, so that a short run elsewhere is seen soon and ten thousand long ones cost little. An owner is asked once,
+and again every so often; what it tells is a hint to look at the database now.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from continuum.clock import Clock
 from continuum.errors import InstanceNotStarted
@@ -17,11 +18,13 @@ from continuum.model.states import RunState
 from continuum.runtime.component import Loop
 from continuum.runtime.node import Node
 from continuum.runtime.pubsub import Listener, PubSub
+from continuum.runtime.wakes import Wakes
 
 FIRST_SECONDS = 0.05
 SLOWER = 1.5
 EVERYONE_EVERY = 20  # passes: runs that live here are asked about too, in case memory is wrong
 QUERY_MAX = 10_000  # run ids in one query
+ASK_AGAIN_SECONDS = 25.0  # less than half of what an owner remembers us for
 
 
 class Awaiting(Loop):
@@ -34,6 +37,7 @@ class Awaiting(Loop):
         node: Node,
         journal: ReadJournal,
         pubsub: PubSub,
+        wakes: Wakes,
         lives_here: Callable[[str], bool],
         interval: float | None,
         local_interval: float | None,
@@ -42,6 +46,7 @@ class Awaiting(Loop):
         self._node = node
         self._journal = journal
         self._pubsub = pubsub
+        self._wakes = wakes
         self._lives_here = lives_here
         self._slowest = interval
         self._local_interval = local_interval
@@ -49,6 +54,9 @@ class Awaiting(Loop):
         self._passes = 0
         self._waiting: dict[str, list[Listener]] = {}
         self._arrivals: dict[asyncio.Future[Ending | None], None] = {}
+        self._owners: dict[str, str] = {}  # run waited for → who was asked to tell us
+        self._asked_at = 0.0
+        self._told: dict[str, None] = {}
 
     @property
     def waiters(self) -> int:
@@ -56,9 +64,12 @@ class Awaiting(Loop):
         return sum(len(listeners) for listeners in self._waiting.values())
 
     async def ending(
-        self, run_id: str, *, wait_blocked: bool, clock: Clock, timeout_seconds: float | None
+        self, run_id: str, *, wait_blocked: bool, clock: Clock, timeout_seconds: float | None, owner: str | None = None
     ) -> Ending | None:
-        """Wait until a run has ended (or is blocked, unless `wait_blocked`); None after the timeout."""
+        """Wait until a run has ended (or is blocked, unless `wait_blocked`); None after the timeout.
+
+        `owner` holds the run, as far as the caller knows, and will be asked to tell us.
+        """
         arrived: asyncio.Future[Ending | None] = asyncio.get_running_loop().create_future()
 
         def hear(ending: Ending) -> None:
@@ -74,6 +85,9 @@ class Awaiting(Loop):
         self._arrivals[arrived] = None
         timer = clock.call_later(timeout_seconds, give_up) if timeout_seconds is not None else None
         self._hurry(run_id)
+        if owner is not None and run_id not in self._owners and not self._lives_here(run_id):
+            self._owners[run_id] = owner
+            self._wakes.watch_ending(run_id, owner)
         try:
             return await arrived
         finally:
@@ -84,6 +98,7 @@ class Awaiting(Loop):
             self._waiting[run_id].remove(hear)
             if not self._waiting[run_id]:
                 del self._waiting[run_id]
+                self._owners.pop(run_id, None)
 
     async def stop(self) -> None:
         """Stop asking; whoever still waits is told that nobody will."""
@@ -97,22 +112,53 @@ class Awaiting(Loop):
                     )
                 )
 
+    def told(self, run_ids: Collection[str]) -> None:
+        """Look at these runs soon: a peer says that they have ended."""
+        told = [run_id for run_id in run_ids if run_id in self._waiting]
+        if told:
+            self._told.update(dict.fromkeys(told))
+            self.nudge()
+
+    def elsewhere(self, run_ids: Collection[str]) -> None:
+        """Look at these runs soon, and leave them to the poll: they do not live where we asked."""
+        for run_id in run_ids:
+            self._owners.pop(run_id, None)
+        self.told(run_ids)
+
     async def once(self) -> bool:
         """Ask for the endings of what is waited for; publish them; plan the next question."""
+        if self._told and self._slowest is not None:
+            told, self._told = list(self._told), {}
+            await self._ask(told)
+            if self._waiting:
+                self.nudge(self._delay)  # this may have been the planned pass as well
+            return False
+        self._told.clear()
         self._passes += 1
         asked = [run_id for run_id in self._waiting if not self._lives_here(run_id)]
         elsewhere = bool(asked)
         if not elsewhere or self._passes % EVERYONE_EVERY == 0:
             asked = list(self._waiting)
-        for start in range(0, len(asked), QUERY_MAX):
-            for ending in await self._journal.endings(asked[start : start + QUERY_MAX]):
-                self._delay = FIRST_SECONDS
-                for hear in tuple(self._waiting.get(ending.run_id, ())):
-                    hear(ending)
+        await self._ask(asked)
+        self._ask_owners_again()
         if self._waiting and self._slowest is not None:
             self._delay = min(self._delay * SLOWER, self._slowest)
             self.nudge(self._delay if elsewhere else self._local_interval or self._slowest)
         return False
+
+    async def _ask(self, run_ids: list[str]) -> None:
+        for start in range(0, len(run_ids), QUERY_MAX):
+            for ending in await self._journal.endings(run_ids[start : start + QUERY_MAX]):
+                self._delay = FIRST_SECONDS
+                for hear in tuple(self._waiting.get(ending.run_id, ())):
+                    hear(ending)
+
+    def _ask_owners_again(self) -> None:
+        now = self.clock.monotonic()
+        if now - self._asked_at >= ASK_AGAIN_SECONDS:
+            self._asked_at = now
+            for run_id, owner in tuple(self._owners.items()):
+                self._wakes.watch_ending(run_id, owner)
 
     def _hurry(self, run_id: str) -> None:
         if self._slowest is None:

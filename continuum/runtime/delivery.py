@@ -168,7 +168,13 @@ class Delivery:
             self._wakes.roads["local"] += 1
             execution.receive(message)
         else:
-            self._wakes.message_posted(message.run_id, owner=verdict.lease_owner, here=self._node.owner)
+            self._wakes.message_posted(
+                message.run_id,
+                owner=verdict.lease_owner,
+                here=self._node.owner,
+                url=verdict.advertise_url,
+                cancels=message.kind is MessageKind.CANCEL,
+            )
 
 
 def _facts(task: ClaimedTask) -> dict[str, object]:

@@ -41,7 +41,7 @@ class Node:
         self.advertise_url = advertise_url
         self.owner: str | None = None
         self.is_draining = False
-        self._boot = new_id()
+        self._process = f"{name}/{instance}/{new_id()}"
         self._registrations = 0
         self._stamp: datetime | None = None
         self._stamped_at = 0.0
@@ -52,7 +52,16 @@ class Node:
     def next_owner(self) -> str:
         """Return an owner id that was never used."""
         self._registrations += 1
-        return f"{self.name}/{self.instance}/{self._boot}/{self._registrations}"
+        return f"{self._process}/{self._registrations}"
+
+    @property
+    def address(self) -> str:
+        """What peers call this process: its owner id; for one that holds no leases, an id that no row has."""
+        return self.owner or f"{self._process}/{self._registrations}"
+
+    def is_me(self, owner: str) -> bool:
+        """Tell whether an owner id is this process's, now or before its row was lost."""
+        return owner.rpartition("/")[0] == self._process
 
     # --- the database's clock -----------------------------------------------------------------------------------------
 
@@ -90,3 +99,8 @@ class Node:
             return False
         now = self.clock.monotonic()
         return now - self._renewed_at <= self.lease_ttl / 2 and now - self._resumed_at >= self.lease_ttl / 3
+
+
+def node_of(owner: str) -> str:
+    """Return the node's name in an owner id."""
+    return owner.rsplit("/", 3)[0]

@@ -1,20 +1,34 @@
 """Where nudges go: the one place that knows which loop listens to what.
 
 A wake is a hint with durable evidence behind it (an inbox row, a task, a due time). Each road counts what came through
-it, so that a test can remove the others and see that one alone is enough: `local` (memory), `listen` (a notice from
-another process), `poll` (a pass that was not asked for).
+it, so that a test can remove the others and see that one alone is enough: `local` (memory), `peer` (a call by the process that
+wrote), `listen` (a notice from another process), `poll` (a pass that was not asked for).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Protocol
 
 RUNS, TASKS = "runs", "tasks"  # notices to everyone; a notice about one run is its id
 
 
 def _nobody(*_: object) -> None:
     """Hear nothing: for what is off."""
+
+
+class Forward(Protocol):
+    """The peer road."""
+
+    def __call__(self, run_id: str, owner: str, url: str | None, *, cancels: bool) -> bool:
+        """Call the process that owns a run; False: it will not be called."""
+        ...
+
+
+def _no_peers(run_id: str, owner: str, url: str | None, *, cancels: bool) -> bool:  # noqa: ARG001  # a Forward
+    """Call nobody: for what is off."""
+    return False
 
 
 class Wakes:
@@ -24,8 +38,10 @@ class Wakes:
         self.roads: Counter[str] = Counter()
         self.claim_runs: Callable[[], object] = _nobody
         self.claim_tasks: Callable[[float], object] = _nobody
-        self.read_inbox: Callable[[], object] = _nobody
+        self.read_inbox: Callable[[str], object] = _nobody  # by which road it was asked for
         self.tell_others: Callable[[str], object] = _nobody
+        self.forward: Forward = _no_peers
+        self.watch_ending: Callable[[str, str], object] = _nobody  # of a run, by its owner
         self.watch_deadline: Callable[[float], object] = _nobody
         self.audit: Callable[[], object] = _nobody  # a claim's answer was lost: something may be ours unknown to us
 
@@ -40,11 +56,13 @@ class Wakes:
         if after_seconds == 0.0:
             self.tell_others(TASKS)
 
-    def message_posted(self, run_id: str, *, owner: str | None, here: str | None) -> None:
-        """Nudge who can read a run's inbox: `owner` holds the run, `here` is this process's owner."""
+    def message_posted(
+        self, run_id: str, *, owner: str | None, here: str | None, url: str | None = None, cancels: bool = False
+    ) -> None:
+        """Nudge who can read a run's inbox: `owner` (at `url`) holds the run, `here` is this process's owner."""
         if owner is None:
             self.runs_waiting()
         elif owner == here:
-            self.read_inbox()
-        else:
+            self.read_inbox("local")
+        elif not self.forward(run_id, owner, url, cancels=cancels):
             self.tell_others(run_id)

@@ -189,11 +189,11 @@ def test_what_is_off_hears_nothing() -> None:
 async def test_a_wake_goes_to_who_can_act_on_it() -> None:
     wakes, heard = Wakes(), []
     wakes.claim_runs = lambda: heard.append("claim")
-    wakes.read_inbox = lambda: heard.append("read")
+    wakes.read_inbox = lambda road: heard.append(f"read {road}")
     wakes.tell_others = lambda notice: heard.append(f"tell {notice}")
     for owner in (None, "me", "other"):
         wakes.message_posted("r", owner=owner, here="me")
-    assert heard == ["claim", "tell runs", "read", "tell r"]
+    assert heard == ["claim", "tell runs", "read local", "tell r"]
 
 
 async def test_instances_that_do_not_poll_stay_silent(stage: Stage) -> None:
