@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self, TypeVar, overload
 
 from continuum.composition.instance import Instance
 from continuum.composition.options import PARTS
-from continuum.composition.parts import JournalPart, RunningPart
+from continuum.composition.parts import JournalPart, Lived, RunningPart
 from continuum.runtime.component import Component
 
 T = TypeVar("T")
@@ -63,6 +64,12 @@ class Children(list[Component]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+
+
+def instances_of(components: Iterable[Component | Children]) -> tuple[Lived, ...]:
+    """Return the instances whose journals are among these components."""
+    flat = (part for one in components for part in (one if isinstance(one, Children) else [one]))
+    return tuple(part.instance for part in flat if isinstance(part, JournalPart))
 
 
 def children_of(instance: Instance) -> Children:

@@ -29,6 +29,10 @@ class Lived(Protocol):
         """Close it."""
         ...
 
+    def begin_drain(self) -> None:
+        """Take no more work."""
+        ...
+
     async def drain(self) -> bool:
         """Hand over what there is."""
         ...
@@ -44,15 +48,15 @@ class JournalPart(Component):
 
     def __init__(self, instance: Lived) -> None:
         super().__init__(f"{instance.name}.journal")
-        self._instance = instance
+        self.instance = instance
 
     async def start(self) -> None:
         """Open."""
-        await self._instance.open()
+        await self.instance.open()
 
     async def stop(self) -> None:
         """Close."""
-        await self._instance.close()
+        await self.instance.close()
 
 
 class RunningPart(Component):

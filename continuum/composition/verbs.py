@@ -15,8 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from continuum.client.reading import HistoryEvent, Page
 from continuum.composition.building import instances
+from continuum.composition.children import Children, instances_of
 from continuum.composition.instance import Instance, Readiness
 from continuum.composition.instances import DEFAULT
+from continuum.composition.sigterm import drains_on_sigterm
 from continuum.definitions.calls import Call
 from continuum.definitions.handles import RunHandle
 from continuum.definitions.workflow import Workflow
@@ -293,9 +295,16 @@ async def migrate(engine: AsyncEngine, *, schema: str | None = None) -> None:
 
 
 @asynccontextmanager
-async def lifespan(*components: Component) -> AsyncIterator[None]:
-    """Enter components in order and leave them in reverse: `async with continuum.lifespan(*orders, *billing)`."""
+async def lifespan(*components: Component | Children, on_sigterm: bool = True) -> AsyncIterator[None]:
+    """Enter components in order and leave them in reverse: `async with continuum.lifespan(*orders, *billing)`.
+
+    Args:
+        on_sigterm: begin to drain when SIGTERM comes, before the server that hosts this has closed its connections;
+            chained in the main thread, put back at the end. False leaves the signal to the host, who calls `drain`.
+    """
     async with AsyncExitStack() as stack:
+        if on_sigterm:
+            await stack.enter_async_context(drains_on_sigterm(instances_of(components)))
         for component in components:
             await stack.enter_async_context(component)
         yield
