@@ -12,6 +12,7 @@ from continuum.client.inputs import call_of, run_id_of
 from continuum.client.reading import HistoryEvent, Page, Reader
 from continuum.client.starting import Started, Starter, StartOptions
 from continuum.client.talking import Talker, TalkJournal
+from continuum.client.wire import Wire
 from continuum.definitions.catalog import Catalog
 from continuum.definitions.workflow import Workflow
 from continuum.errors import InputInvalid, NotAllowedHere, WrongEventLoop
@@ -70,6 +71,13 @@ class Client:
             payload_max=payload_max,
         )
         self._reader = Reader(node=node, journal=journal, registry=registry, awaiting=awaiting)
+        self._wire = Wire(client=self, node=node, journal=journal, registry=registry, reader=self._reader)
+
+    @property
+    def wire(self) -> Wire:
+        """The verbs for callers who send names and JSON."""
+        self._guard("what comes over the wire", "an activity")
+        return self._wire
 
     def opened(self) -> None:
         """Belong to the running loop from now on."""

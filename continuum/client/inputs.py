@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
+
+from msgspec import Struct
 
 from continuum.definitions.calls import Call
 from continuum.definitions.catalog import Catalog
@@ -15,6 +17,22 @@ from continuum.definitions.workflow import Workflow
 from continuum.errors import DurableValueError, InputInvalid, NotAllowedHere, Problem
 from continuum.ids import canonical
 from continuum.model.writes import Verdict
+
+
+class Json(Struct, frozen=True, gc=False):
+    """A value as it came over a wire: JSON, to be read as what the code declares; `at` points to it in what was sent."""
+
+    body: bytes
+    at: str = ""
+
+
+class Named(Struct, frozen=True, gc=False):
+    """A call that came over a wire: a workflow's name, its version (None: the newest), its arguments as JSON."""
+
+    name: str
+    version: int | None
+    input: Json
+
 
 NAME_MAX = 200  # characters of a namespace, key, signal name or delivery id: they stand in indexes
 ATTRIBUTES_MAX = 16_384  # bytes of JSON: attributes are for finding runs, not for data
@@ -77,7 +95,11 @@ def moment_of(value: Any, what: str) -> datetime | None:
     if not isinstance(value, datetime) or value.tzinfo is None:
         problem = Problem(f"/{what}", "must be an aware datetime")
         raise InputInvalid(f"{what} must be a datetime with a time zone, not {value!r}", problems=[problem])
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        problem = Problem(f"/{what}", "must be between the years 1 and 9999, in UTC too")
+        raise InputInvalid(f"{what} has no place in UTC's calendar: {value!r}", problems=[problem]) from error
 
 
 def call_of(flow: Any, args: tuple[Any, ...], catalog: Catalog) -> tuple[Workflow[..., Any], bytes]:
@@ -87,8 +109,12 @@ def call_of(flow: Any, args: tuple[Any, ...], catalog: Catalog) -> tuple[Workflo
 
     Raises:
         NotAllowedHere: it is no workflow.
+        WorkflowNotFound: it was given by a name that nothing here has.
         InputInvalid, DurableValueError: the arguments do not fit.
     """
+    if isinstance(flow, Named):
+        named: Workflow[..., Any] = catalog.workflow(flow.name, flow.version)
+        return named, _placed(named.signature.parameters.encode_json, flow.input)
     kwargs: Mapping[str, Any] = {}
     if isinstance(flow, Call):
         if args:
@@ -98,6 +124,16 @@ def call_of(flow: Any, args: tuple[Any, ...], catalog: Catalog) -> tuple[Workflo
         raise NotAllowedHere(f"{flow!r} is no workflow: decorate an `async def` with @workflow and start that")
     newest: Workflow[..., Any] = catalog.workflow(flow.name)
     return newest, newest.signature.parameters.encode(args, kwargs)
+
+
+def _placed(encode: Callable[[bytes], bytes], json: Json) -> bytes:
+    try:
+        return encode(json.body)
+    except InputInvalid as error:
+        problems = [Problem(json.at + problem.pointer, problem.message) for problem in error.problems]
+        raise InputInvalid(error.message, problems=problems) from error
+    except DurableValueError as error:
+        raise DurableValueError(error.message, path=json.at + error.path) from error
 
 
 def answer(future: asyncio.Future[Verdict], verdict: Verdict) -> None:

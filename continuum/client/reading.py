@@ -72,6 +72,15 @@ class Reader:
     ) -> Any:
         """Wait for a run's end; return its result or raise what became of it."""
         limit = None if timeout is None else seconds(timeout, name="timeout")
+        ending = await self.ending(run_id, timeout_seconds=limit, wait_blocked=wait_blocked)
+        if ending is None:
+            raise ResultTimedOut(f"run {run_id} did not end within {limit:g} s; it goes on", run_id=run_id)
+        return _result_of(ending, workflow)
+
+    async def ending(
+        self, run_id: str, *, timeout_seconds: float | None, wait_blocked: bool, until_drain: bool = False
+    ) -> Ending | None:
+        """Wait for a run's end; None if it has not come in time, or (`until_drain`) before this node drains."""
         ending: Ending | None = None
         owner: str | None = None
         if run_id not in self._registry:  # it may have ended before we came, or never have been
@@ -82,12 +91,15 @@ class Reader:
                     raise RunNotFound(f"there is no run {run_id} in this instance", run_id=run_id)
                 owner = row.lease_owner
         if ending is None or (wait_blocked and ending.state is RunState.BLOCKED):
-            ending = await self._awaiting.ending(
-                run_id, wait_blocked=wait_blocked, clock=self._node.clock, timeout_seconds=limit, owner=owner
+            return await self._awaiting.ending(
+                run_id,
+                wait_blocked=wait_blocked,
+                clock=self._node.clock,
+                timeout_seconds=timeout_seconds,
+                owner=owner,
+                until_drain=until_drain,
             )
-        if ending is None:
-            raise ResultTimedOut(f"run {run_id} did not end within {limit:g} s; it goes on", run_id=run_id)
-        return _result_of(ending, workflow)
+        return ending
 
     async def get_run(self, run_id: str) -> Run:
         """Return a run as callers see it."""
@@ -115,7 +127,7 @@ class Reader:
             problem = Problem("/limit", f"must be 1 to {PAGE_MAX}")
             raise InputInvalid(f"limit must be an integer from 1 to {PAGE_MAX}, not {limit!r}", problems=[problem])
         where = RunFilter(
-            workflow=workflow.name if isinstance(workflow, Workflow) else workflow,
+            workflow=_workflow_name(workflow),
             state=None if state is None else _state(state),
             namespace=None if namespace is None else short_name(namespace, "namespace"),
             attributes=attributes_of(attributes),
@@ -130,7 +142,7 @@ class Reader:
         events = await self._journal.history(run_id)
         if not events and await self._journal.run(run_id) is None:
             raise RunNotFound(f"there is no run {run_id} in this instance", run_id=run_id)
-        return [_decoded(event) for event in events]
+        return [decoded(event) for event in events]
 
 
 def _result_of(ending: Ending, workflow: Workflow[..., Any] | None) -> Any:
@@ -178,7 +190,8 @@ def _run(row: RunRow, error: Failure | None) -> Run:
     )
 
 
-def _decoded(event: Event) -> HistoryEvent:
+def decoded(event: Event) -> HistoryEvent:
+    """Return an event as callers see it."""
     data: Any = None
     if event.payload is not None:
         try:
@@ -186,6 +199,12 @@ def _decoded(event: Event) -> HistoryEvent:
         except ValueError:
             data = base64.b64encode(event.payload).decode()
     return HistoryEvent(event.seq, event.type.value, event.at, event.command_id, event.message_id, event.name, data)
+
+
+def _workflow_name(value: str | Workflow[..., Any] | None) -> str | None:
+    if value is None or isinstance(value, Workflow):
+        return None if value is None else value.name
+    return short_name(value, "workflow")
 
 
 def _state(value: RunState | str) -> RunState:

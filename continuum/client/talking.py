@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Literal, Protocol
 
-from continuum.client.inputs import answer, short_name
+from continuum.client.inputs import Json, answer, short_name
 from continuum.codec import check_size, shape_of
 from continuum.definitions.catalog import Catalog
 from continuum.errors import (
@@ -132,7 +132,10 @@ class Talker:
             workflow = await self._workflow_of(run_id)
             shape = workflow.signals.get(name) if workflow is not None else None
         try:
-            encoded = (shape or shape_of(type(payload) if payload is not None else object)).encode(payload)
+            if isinstance(payload, Json):
+                encoded = (shape or shape_of(object)).recode(payload.body)
+            else:
+                encoded = (shape or shape_of(type(payload) if payload is not None else object)).encode(payload)
         except DefinitionError as error:  # no annotation describes it: a function, a live object
             problem = Problem("", error.message)
             message = f"the payload of signal {name!r} cannot be journaled: pass plain data, not {payload!r}"

@@ -12,6 +12,7 @@ from uuid import UUID
 from continuum.client.client import Client
 from continuum.client.reading import HistoryEvent, Page
 from continuum.client.starting import Started
+from continuum.client.wire import Wire
 from continuum.composition.instances import DEFAULT, Instances
 from continuum.composition.options import Settings
 from continuum.composition.peering import require_keys
@@ -117,6 +118,7 @@ class Instance:
         if self.wiring is not None and self._drain_began is not None:
             self.wiring.node.is_draining = True
             self._drain_began.set()
+            self.wiring.awaiting.release()
 
     async def until_drain(self) -> None:
         """Wait until a drain begins; at once if the instance is not running."""
@@ -194,6 +196,11 @@ class Instance:
             )
             raise InstanceNotStarted(f"instance {self.name!r} is registered but not running: {how}")
         return self.wiring.client
+
+    @property
+    def wire(self) -> Wire:
+        """The verbs for callers who send names and JSON: what the HTTP door uses."""
+        return self._client.wire
 
     # --- the verbs ----------------------------------------------------------------------------------------------------
 

@@ -72,6 +72,12 @@ class Signature:
         except NameError as error:
             raise self._unresolved(error) from error
 
+    @property
+    def fields(self) -> Mapping[str, tuple[Any, bool]]:
+        """The parameters' annotations by name, and whether each has a default: what a schema is made of."""
+        parameters = self._signature.parameters.items()
+        return {name: (self._hints[name], one.default is not one.empty) for name, one in parameters}
+
     @cached_property
     def result(self) -> Shape:
         """What is returned; without an annotation, plain JSON."""

@@ -57,6 +57,7 @@ class Awaiting(Loop):
         self._owners: dict[str, str] = {}  # run waited for → who was asked to tell us
         self._asked_at = 0.0
         self._told: dict[str, None] = {}
+        self._hasty: dict[asyncio.Future[Ending | None], None] = {}  # who waits no longer than until a drain
 
     @property
     def waiters(self) -> int:
@@ -64,11 +65,19 @@ class Awaiting(Loop):
         return sum(len(listeners) for listeners in self._waiting.values())
 
     async def ending(
-        self, run_id: str, *, wait_blocked: bool, clock: Clock, timeout_seconds: float | None, owner: str | None = None
+        self,
+        run_id: str,
+        *,
+        wait_blocked: bool,
+        clock: Clock,
+        timeout_seconds: float | None,
+        owner: str | None = None,
+        until_drain: bool = False,
     ) -> Ending | None:
         """Wait until a run has ended (or is blocked, unless `wait_blocked`); None after the timeout.
 
-        `owner` holds the run, as far as the caller knows, and will be asked to tell us.
+        `owner` holds the run, as far as the caller knows, and will be asked to tell us. `until_drain`: None as well
+        when the node begins to drain.
         """
         arrived: asyncio.Future[Ending | None] = asyncio.get_running_loop().create_future()
 
@@ -76,14 +85,14 @@ class Awaiting(Loop):
             if not arrived.done() and not (wait_blocked and ending.state is RunState.BLOCKED):
                 arrived.set_result(ending)
 
-        def give_up() -> None:
-            if not arrived.done():
-                arrived.set_result(None)
-
         self._pubsub.subscribe(run_id, hear)
         self._waiting.setdefault(run_id, []).append(hear)
         self._arrivals[arrived] = None
-        timer = clock.call_later(timeout_seconds, give_up) if timeout_seconds is not None else None
+        if until_drain:
+            self._hasty[arrived] = None
+            if self._node.is_draining:
+                arrived.set_result(None)
+        timer = clock.call_later(timeout_seconds, lambda: _give_up(arrived)) if timeout_seconds is not None else None
         self._hurry(run_id)
         if owner is not None and run_id not in self._owners and not self._lives_here(run_id):
             self._owners[run_id] = owner
@@ -94,11 +103,17 @@ class Awaiting(Loop):
             if timer is not None:
                 timer.cancel()
             del self._arrivals[arrived]
+            self._hasty.pop(arrived, None)
             self._pubsub.unsubscribe(run_id, hear)
             self._waiting[run_id].remove(hear)
             if not self._waiting[run_id]:
                 del self._waiting[run_id]
                 self._owners.pop(run_id, None)
+
+    def release(self) -> None:
+        """Let go of everyone who waits until a drain: it begins."""
+        for arrived in self._hasty:
+            _give_up(arrived)
 
     async def stop(self) -> None:
         """Stop asking; whoever still waits is told that nobody will."""
@@ -170,3 +185,8 @@ class Awaiting(Loop):
         else:
             self._delay = FIRST_SECONDS
             self.nudge()
+
+
+def _give_up(arrived: asyncio.Future[Ending | None]) -> None:
+    if not arrived.done():
+        arrived.set_result(None)

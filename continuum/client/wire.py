@@ -1,0 +1,216 @@
+"""The verbs as the doors of the house use them, where callers send names and JSON instead of code and values.
+
+Nothing here waits longer than until a drain begins: who is far away should ask another node then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+from msgspec import Struct
+
+from continuum.client.inputs import Named, run_id_of
+from continuum.client.reading import HistoryEvent, Reader, decoded
+from continuum.client.starting import Started
+from continuum.definitions.workflow import Workflow
+from continuum.errors import JournalUnavailable, RunNotFound
+from continuum.journal.port import ReadJournal
+from continuum.model.runs import Ending, RunRow
+from continuum.model.states import RunState
+from continuum.runtime.node import Node
+
+FOLLOW_FIRST_SECONDS = 0.1
+FOLLOW_SLOWEST_SECONDS = 1.0  # one row is read per look; an ending is heard of at once
+
+
+class Position(Struct, frozen=True, order=True, gc=False):
+    """A place in a run's history: after event `seq` of a generation."""
+
+    generation: int = 1
+    seq: int = 0
+
+
+class PlacedEvent(Struct, frozen=True):
+    """An event and where it stands."""
+
+    position: Position
+    event: HistoryEvent
+
+
+class Look(Struct, frozen=True):
+    """What a look at a run's history showed: what is new in it, and whether that was all for good."""
+
+    events: Sequence[PlacedEvent] = ()
+    has_ended: bool = False
+
+
+class Begun(Struct, frozen=True, gc=False):
+    """A run that a start made, or found."""
+
+    run_id: str
+    workflow: str
+    version: int
+    namespace: str
+    state: RunState
+    existing: bool
+
+
+class Starting(Protocol):
+    """The client's guarded start."""
+
+    def start(
+        self,
+        flow: Any,
+        args: tuple[Any, ...],
+        *,
+        run_id: str | UUID | None,
+        idempotency_key: str | None,
+        namespace: str,
+        attributes: Mapping[str, Any] | None,
+        start_at: datetime | None,
+    ) -> tuple[Workflow[..., Any], Coroutine[Any, Any, Started]]:
+        """Check a start; return the workflow that it means, and what starts it."""
+        ...
+
+
+class Registered(Protocol):
+    """The runs that live here."""
+
+    def __contains__(self, run_id: str, /) -> bool: ...
+
+
+class Wire:
+    """Verbs for callers who are far away."""
+
+    def __init__(
+        self, *, client: Starting, node: Node, journal: ReadJournal, registry: Registered, reader: Reader
+    ) -> None:
+        self._client = client
+        self._node = node
+        self._journal = journal
+        self._registry = registry
+        self._reader = reader
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether this node takes no more work."""
+        return self._node.is_draining
+
+    async def ping(self) -> None:
+        """Ask the database for its time.
+
+        Raises:
+            JournalUnavailable: it does not answer.
+        """
+        await self._journal.now()
+
+    async def start(
+        self,
+        flow: Named,
+        *,
+        run_id: str | UUID | None = None,
+        idempotency_key: str | None = None,
+        namespace: str = "default",
+        attributes: Mapping[str, Any] | None = None,
+        start_at: datetime | None = None,
+    ) -> Begun:
+        """Start a run of a workflow by its name.
+
+        Raises:
+            WorkflowNotFound: it is not registered in this process. Others as `continuum.start`.
+        """
+        workflow, starting = self._client.start(
+            flow,
+            (),
+            run_id=run_id,
+            idempotency_key=idempotency_key,
+            namespace=namespace,
+            attributes=attributes,
+            start_at=start_at,
+        )
+        started = await starting
+        version, state = workflow.version, RunState.RUNNING
+        if started.existing or started.run_id not in self._registry:
+            row = await self._journal.run(started.run_id)
+            if row is not None:  # else it has come, ended and been pruned
+                version, state = row.version, row.state
+        return Begun(started.run_id, workflow.name, version, namespace, state, started.existing)
+
+    async def ending(self, run_id: str | UUID, *, timeout_seconds: float) -> Ending | None:
+        """Wait for a run's end, or until it is blocked; None after the timeout, and when a drain begins.
+
+        Raises:
+            RunNotFound: there is no such run.
+        """
+        return await self._reader.ending(
+            run_id_of(run_id), timeout_seconds=timeout_seconds, wait_blocked=False, until_drain=True
+        )
+
+    async def row(self, run_id: str | UUID) -> RunRow:
+        """Read where a run stands.
+
+        Raises:
+            RunNotFound: there is no such run.
+        """
+        row = await self._journal.run(run_id_of(run_id))
+        if row is None:
+            raise RunNotFound(f"there is no run {run_id} in this instance", run_id=str(run_id))
+        return row
+
+    async def events(self, run_id: str | UUID, *, after: Position) -> Sequence[PlacedEvent]:
+        """Read a run's history from a position on.
+
+        Raises:
+            RunNotFound: there is no such run.
+        """
+        return await self._since(await self.row(run_id), after)
+
+    async def follow(self, run_id: str | UUID, *, after: Position) -> AsyncIterator[Look]:
+        """Look again and again at what a history grows by, until the run has ended or this node drains.
+
+        While the database is away there is nothing to be seen: whoever listens stays, and misses nothing.
+        """
+        ended = asyncio.ensure_future(
+            self._reader.ending(run_id_of(run_id), timeout_seconds=None, wait_blocked=True, until_drain=True)
+        )
+        pause = FOLLOW_FIRST_SECONDS
+        try:
+            while True:
+                look = await self._look(run_id, after)
+                if look.events:
+                    after, pause = look.events[-1].position, FOLLOW_FIRST_SECONDS
+                yield look
+                if look.has_ended or self.is_draining:
+                    return
+                if ended.done():  # but not yet to be seen
+                    await self._node.clock.sleep(pause)
+                else:
+                    await asyncio.wait({ended}, timeout=pause)
+                pause = min(pause * 1.5, FOLLOW_SLOWEST_SECONDS)
+        finally:
+            ended.cancel()
+            await asyncio.gather(ended, return_exceptions=True)
+
+    async def _look(self, run_id: str | UUID, after: Position) -> Look:
+        try:
+            row = await self.row(run_id)
+            return Look(await self._since(row, after), row.state.has_ended)
+        except RunNotFound:  # pruned meanwhile
+            return Look(has_ended=True)
+        except JournalUnavailable:
+            return Look()
+
+    async def _since(self, row: RunRow, after: Position) -> list[PlacedEvent]:
+        found: list[PlacedEvent] = []
+        if Position(row.generation, row.last_seq) <= after:
+            return found
+        for generation in range(max(after.generation, 1), row.generation + 1):
+            for event in await self._journal.history(row.run_id, generation=generation):
+                position = Position(generation, event.seq)
+                if position > after:
+                    found.append(PlacedEvent(position, decoded(event)))
+        return found

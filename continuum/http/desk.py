@@ -1,0 +1,91 @@
+"""What all handlers share: which instances they serve, how long they let a database think, how they wait for runs.
+
+A handler that waits holds no connection to the database: it waits for an ending that one poll per instance, a notice in
+memory or a peer brings. It is released when a drain begins, and looks every few seconds whether its client is still there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+
+from starlette.requests import Request
+
+import continuum
+from continuum.client.wire import Wire
+from continuum.composition.instance import Instance
+from continuum.errors import ConfigurationError, InstanceNotRegistered
+from continuum.http.problems import DATABASE_AWAY, Refusal
+from continuum.model.runs import Ending
+
+WAIT_MAX_SECONDS = 30.0  # proxies end requests that are silent for 60
+PATIENCE_SECONDS = 4.0  # less than what HTTP clients wait by default (5 s), so that they hear why
+PROBE_SECONDS = 5.0  # between two looks for a client that has gone
+
+
+class Desk:
+    """Finds instances, and asks them on behalf of clients.
+
+    Args:
+        instances: names served; None: all that are registered, asked at each request.
+        wait_max: seconds that a client may wait in one request, at most 30.
+
+    Raises:
+        ConfigurationError: an argument cannot be.
+    """
+
+    def __init__(self, instances: Collection[str] | None, *, wait_max: float) -> None:
+        if isinstance(instances, str):
+            raise ConfigurationError(f"instances takes a list of names: [{instances!r}]")
+        if not 0 <= wait_max <= WAIT_MAX_SECONDS:
+            raise ConfigurationError(f"wait_max must be 0 to {WAIT_MAX_SECONDS:g} seconds, not {wait_max!r}")
+        self._names = None if instances is None else frozenset(instances)
+        self.wait_max = wait_max
+
+    def instance(self, name: str) -> Instance:
+        """Return an instance that is served here.
+
+        Raises:
+            InstanceNotRegistered: there is none of this name.
+        """
+        if self._names is not None and name not in self._names:
+            raise InstanceNotRegistered(f"no instance named {name!r} is served here")
+        return continuum.instance(name)
+
+    def wire(self, name: str) -> Wire:
+        """Return the verbs of an instance.
+
+        Raises:
+            InstanceNotRegistered, InstanceNotStarted.
+        """
+        return self.instance(name).wire
+
+    @asynccontextmanager
+    async def patience(self, *, beyond: float = 0.0) -> AsyncIterator[None]:
+        """Give up on a database that is away: a write waits for its return as long as it takes, a client must not.
+
+        Args:
+            beyond: seconds that are waited for something else.
+        """
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS + beyond):
+                yield
+        except TimeoutError as error:
+            raise Refusal(
+                DATABASE_AWAY,
+                f"the database has not answered within {PATIENCE_SECONDS:g} s; what was asked for may still come to "
+                "pass: ask again with the same Idempotency-Key",
+            ) from error
+
+    async def ending(self, request: Request, wire: Wire, run_id: str, seconds: float) -> Ending | None:
+        """Wait for a run's end; None after the time, when a drain begins, and when the client has gone."""
+        waiting = asyncio.ensure_future(wire.ending(run_id, timeout_seconds=seconds))
+        try:
+            async with self.patience(beyond=seconds):
+                while not (await asyncio.wait({waiting}, timeout=PROBE_SECONDS))[0]:
+                    if await request.is_disconnected():
+                        return None
+            return waiting.result()
+        finally:
+            waiting.cancel()

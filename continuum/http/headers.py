@@ -1,0 +1,40 @@
+"""Headers with a grammar: Idempotency-Key, Prefer, Link; and which media type a client wants."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from urllib.parse import urlencode
+
+# Visible ASCII, spaces inside: what survives every proxy. 200 characters, as everywhere; two more for its quotes.
+KEY_PATTERN = r"^[!-~]([ -~]{0,198}[!-~])?$"
+
+_QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])+)"').fullmatch
+_WAIT = re.compile(r'\s*wait\s*=\s*"?(\d{1,9})"?\s*', re.IGNORECASE).fullmatch
+
+
+def idempotency_key(header: str) -> str:
+    """Read an Idempotency-Key: a structured field's string (`"k"`), or the bare text that most clients send."""
+    quoted = _QUOTED(header)
+    return header if quoted is None else re.sub(r"\\(.)", r"\1", quoted[1])
+
+
+def preferred_wait(headers: Iterable[str], most: float) -> float | None:
+    """Read `Prefer: wait=N` (RFC 7240), at most `most` seconds; None: no such preference. Others are ignored."""
+    for header in headers:
+        for preference in header.split(","):
+            wait = _WAIT(preference.partition(";")[0])
+            if wait is not None:
+                return min(float(wait[1]), most)
+    return None
+
+
+def next_link(path: str, parameters: Mapping[str, str], cursor: str) -> str:
+    """Return a Link to the next page (RFC 8288)."""
+    return f'<{path}?{urlencode({**parameters, "cursor": cursor})}>; rel="next"'
+
+
+def wants_stream(accept: str) -> bool:
+    """Tell whether a client asks for server-sent events."""
+    kinds = [kind.partition(";")[0].strip().lower() for kind in accept.split(",")]
+    return "text/event-stream" in kinds

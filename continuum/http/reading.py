@@ -1,0 +1,106 @@
+"""Asking about runs: one, many, and how one ended."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from continuum.client.reading import PAGE_MAX
+from continuum.http.desk import WAIT_MAX_SECONDS, Desk
+from continuum.http.headers import next_link
+from continuum.http.parameters import InstanceName, RunId
+from continuum.http.shapes import ShortName
+from continuum.http.writing import answer, detail, ending, standing
+from continuum.model.states import RunState
+
+ATTRIBUTE = "attr."
+RETRY_SECONDS = {"Retry-After": "1"}
+RETRY_BLOCKED_SECONDS = {"Retry-After": "30"}  # code must be mended and deployed
+
+
+class Reading:
+    """Reads runs."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def get_run(self, instance: InstanceName, run_id: RunId) -> Response:
+        """Read a run."""
+        async with self._desk.patience():
+            return answer(detail(await self._desk.instance(instance).get_run(run_id)))
+
+    async def await_run(
+        self,
+        request: Request,
+        instance: InstanceName,
+        run_id: RunId,
+        timeout: Annotated[
+            float | None, Query(ge=0, le=WAIT_MAX_SECONDS, description="Seconds to wait; by default the most.")
+        ] = None,
+    ) -> Response:
+        """Wait for a run's end.
+
+        Answers 200 when it has ended, and how: a failed run is a successful answer. Answers 202 when it has not within
+        the time, when this node begins to shut down, and when the run is blocked until its code is mended.
+        """
+        wire = self._desk.wire(instance)
+        seconds = self._desk.wait_max if timeout is None else min(timeout, self._desk.wait_max)
+        end = await self._desk.ending(request, wire, str(run_id), seconds)
+        if end is not None and end.state is not RunState.BLOCKED:
+            return answer(ending(end))
+        async with self._desk.patience():
+            row = await wire.row(run_id)
+        retry = RETRY_BLOCKED_SECONDS if row.state is RunState.BLOCKED else RETRY_SECONDS
+        return answer(standing(row), 202, retry)
+
+    async def list_runs(
+        self,
+        request: Request,
+        instance: InstanceName,
+        state: Annotated[RunState | None, Query(description="Only those in this state.")] = None,
+        workflow: Annotated[ShortName | None, Query(description="Only those of this workflow.")] = None,
+        namespace: Annotated[ShortName | None, Query(description="Only those of this namespace.")] = None,
+        limit: Annotated[int, Query(ge=1, le=PAGE_MAX, description="How many at most.")] = 100,
+        cursor: Annotated[str | None, Query(description="A `next_cursor`: the page after that one.")] = None,
+    ) -> Response:
+        """List runs, newest first.
+
+        `attr.k=v` lists those whose attribute `k` is `v`; several must all be so. A value that is JSON (`3`, `true`,
+        `"42"`) means that value, any other the text as it stands. `Link` leads to the next page.
+        """
+        async with self._desk.patience():
+            page = await self._desk.instance(instance).list_runs(
+                workflow=workflow,
+                state=state,
+                namespace=namespace,
+                attributes=_attributes(request),
+                limit=limit,
+                cursor=cursor,
+            )
+        headers = {}
+        if page.next_cursor is not None:
+            headers["Link"] = next_link(quote(request.url.path), dict(request.query_params), page.next_cursor)
+        return answer({"items": [detail(run) for run in page.items], "next_cursor": page.next_cursor}, 200, headers)
+
+
+def _attributes(request: Request) -> dict[str, Any] | None:
+    found = {
+        name.removeprefix(ATTRIBUTE): _value(value)
+        for name, value in request.query_params.items()
+        if name.startswith(ATTRIBUTE)
+    }
+    return found or None
+
+
+def _value(text: str) -> Any:
+    """Read an attribute's value; no object and no list, whose text would be taken for a pattern."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return text if isinstance(value, dict | list) else value

@@ -1,0 +1,115 @@
+"""`POST …/runs`: start a run by its workflow's name, and perhaps wait for its end."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import Body, Header
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from continuum.client.inputs import Json, Named
+from continuum.http.desk import Desk
+from continuum.http.headers import KEY_PATTERN, idempotency_key, preferred_wait
+from continuum.http.parameters import InstanceName
+from continuum.http.shapes import RUN_ID, RunStart, RunStartOptions
+from continuum.http.writing import answer, begun, ending, standing
+from continuum.model.states import RunState
+
+RETRY_SECONDS = "1"  # until a client asks again for a run's end, when it did not wait for it here
+
+StartKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        pattern=KEY_PATTERN,
+        description="The same key and input give the same run, per namespace and workflow, for as long as it is kept.",
+        examples=["order-17"],
+    ),
+]
+Prefer = Annotated[
+    str | None,
+    Header(description="`wait=N` waits up to N seconds for the run's end (RFC 7240).", examples=["wait=5"]),
+]
+
+EXAMPLES: Any = {
+    "order": {
+        "summary": "An order, found again by its customer",
+        "value": {
+            "workflow": "orders.fulfil",
+            "input": {"order": {"id": "o-17", "cents": 4200}},
+            "attributes": {"customer": "c-3"},
+        },
+    },
+    "later": {
+        "summary": "An older version, under an id of your own, tomorrow",
+        "value": {
+            "workflow": "orders.remind",
+            "input": {"order_id": "o-17"},
+            "version": 1,
+            "run_id": RUN_ID,
+            "start_at": "2026-03-02T08:00:00Z",
+        },
+    },
+}
+
+
+class Starting:
+    """Starts runs."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def start_run(
+        self,
+        request: Request,
+        instance: InstanceName,
+        start: Annotated[RunStart, Body(openapi_examples=EXAMPLES)],
+        key: StartKey = None,
+        prefer: Prefer = None,  # noqa: ARG002  # declared for the schema, read from the request: it may come twice
+    ) -> Response:
+        """Start a run.
+
+        Answers once the run is durable, with 202; or, with `Prefer: wait=N`, with 200 and its result if it has ended in
+        time. A start that is repeated with the same `Idempotency-Key` and input finds the run that is there.
+        """
+        named = Named(start.workflow, start.version, Json(to_json(start.input), at="/input"))
+        return await self.begin(request, instance, named, start, key, location=request.url.path)
+
+    async def begin(
+        self,
+        request: Request,
+        instance: str,
+        named: Named,
+        options: RunStartOptions,
+        key: str | None,
+        *,
+        location: str,
+    ) -> Response:
+        """Start, wait if asked to, and answer; `location` is where runs are found."""
+        wire = self._desk.wire(instance)
+        async with self._desk.patience():
+            run = await wire.start(
+                named,
+                run_id=options.run_id,
+                idempotency_key=None if key is None else idempotency_key(key),
+                namespace=options.namespace,
+                attributes=options.attributes,
+                start_at=options.start_at,
+            )
+        headers = {"Location": f"{quote(location)}/{run.run_id}"}
+        if run.existing:
+            headers["Idempotency-Replayed"] = "true"
+        body = begun(run)
+        wait = preferred_wait(request.headers.getlist("prefer"), self._desk.wait_max)
+        if wait is not None:
+            headers["Preference-Applied"] = f"wait={wait:g}"
+            end = await self._desk.ending(request, wire, run.run_id, wait)
+            if end is not None and end.state is not RunState.BLOCKED:
+                return answer(ending(end), 200, headers)
+        if wait is not None or run.state is RunState.BLOCKED:
+            async with self._desk.patience():
+                body |= standing(await wire.row(run.run_id))
+        return answer(body, 202, headers | {"Retry-After": RETRY_SECONDS})
