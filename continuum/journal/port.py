@@ -41,7 +41,7 @@ class Ambiguous(JournalUnavailable):
 
 
 class Claim(Struct, frozen=True, gc=False):
-    """A run that this owner has just leased; `previous_state` is what it was before."""
+    """A run that this owner has just leased, and how far its history reaches."""
 
     run_id: str
     token: int

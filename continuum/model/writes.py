@@ -20,8 +20,7 @@ from continuum.model.tasks import Attempt, NewTask
 class Start(Struct, frozen=True, kw_only=True, gc=False):
     """Insert a run: leased to `owner` with its first turn's events, or unleased (`owner` None) for whoever claims it.
 
-    An unleased run is `pending`, holds its `started` event alone and becomes due `delay_seconds` from now or at
-    `start_at`. A leased one carries token 1 and the state that its first turn left: running, suspended, or the end.
+    An unleased run is `pending`, holds its `started` event alone and is due at once, or at `wake_at`. A leased one carries token 1 and the state that its first turn left: running, suspended, or the end.
     """
 
     run: NewRun

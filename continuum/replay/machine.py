@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import json
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
@@ -54,6 +55,7 @@ class Machine:
         "_loop",
         "_main",
         "_open",
+        "_payload_max",
         "_random",
         "_resolved",
         "_scheduled",
@@ -66,8 +68,9 @@ class Machine:
         "outcome",
     )
 
-    def __init__(self, body: Body, info: RunInfo) -> None:
+    def __init__(self, body: Body, info: RunInfo, *, payload_max: int = sys.maxsize) -> None:
         self.info = info
+        self._payload_max = payload_max
         self.outcome: Outcome | None = None
         self.now = info.started_at
         self._body = body
@@ -311,6 +314,9 @@ class Machine:
         if self._is_given_up:
             return None
         if not self._tape.is_replaying:
+            if command.payload is not None and len(command.payload) > self._payload_max:
+                self._refuse_bulk(command, len(command.payload))
+                return None
             return self._tape.add(
                 command.type,
                 self.now,
@@ -324,6 +330,13 @@ class Machine:
             self._drifted(expected, describe(command), site=call_site())
             return None
         return self._tape.step()
+
+    def _refuse_bulk(self, command: Command, size: int) -> None:
+        """Halt: an error that code may catch would be another one once the limit has been raised."""
+        self.block(
+            f"the payload of {describe(command)} takes {size} bytes, more than payload_max={self._payload_max}: store "
+            f"the bulk elsewhere and pass a reference, or raise the option ({call_site() or 'no source site'})"
+        )
 
     def _made(self, command: Command, make: Callable[[], bytes]) -> Command:
         try:

@@ -13,7 +13,6 @@ import contextlib
 import contextvars
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from continuum.definitions.activity import Activity
@@ -25,6 +24,7 @@ from continuum.runtime.attempt import RunningAttempt
 from continuum.runtime.component import Loop
 from continuum.runtime.delivery import Delivery
 from continuum.runtime.node import Node
+from continuum.runtime.threads import DaemonThreads
 from continuum.runtime.wakes import Wakes
 
 
@@ -78,7 +78,7 @@ class ActivitySupervisor(Loop):
         self._wakes = wakes
         self._max_concurrency = max_concurrency
         self._threads_max = threads
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: DaemonThreads | None = None
         self._queues = dict(queues)
         self._state = state
         self._payload_max = payload_max
@@ -289,9 +289,9 @@ class ActivitySupervisor(Loop):
                 attempt.cancel()
         return False
 
-    def _pool(self) -> ThreadPoolExecutor:
+    def _pool(self) -> DaemonThreads:
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._threads_max, thread_name_prefix=f"{self.name}-thread")
+            self._threads = DaemonThreads(self._threads_max, name=f"{self.name}-thread")
         return self._threads
 
 

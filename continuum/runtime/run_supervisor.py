@@ -163,6 +163,7 @@ class RunSupervisor(Component):
         machine = Machine(
             Bounded(workflow, self._payload_max),
             RunInfo(run.run_id, run.workflow, run.version, 1, run.namespace, self._node.instance, now),
+            payload_max=self._payload_max,
         )
         facts = Facts(run.run_id, run.workflow, run.version, run.namespace, 1, self._history_max)
         execution = Execution(facts, machine, self, owner=owner, token=1)
@@ -188,7 +189,9 @@ class RunSupervisor(Component):
         info = RunInfo(
             row.run_id, row.workflow, row.version, row.generation, row.namespace, self._node.instance, row.created_at
         )
-        machine = Machine(Bounded(workflow, self._payload_max), info) if workflow is not None else None
+        machine = None
+        if workflow is not None:
+            machine = Machine(Bounded(workflow, self._payload_max), info, payload_max=self._payload_max)
         facts = Facts(row.run_id, row.workflow, row.version, row.namespace, row.generation, self._history_max)
         execution = Execution(facts, machine, self, owner=owner, token=claim.token)
         self._registry.add(row.run_id, execution)

@@ -68,6 +68,18 @@ async def makes_much(size: int) -> int:
         return -1 if error.caused_by(PayloadTooLarge) else -2
 
 
+@activity
+async def measures(text: str) -> int:
+    return len(text)
+
+
+@workflow
+async def asks_for_much(kind: str, size: int) -> int:
+    if kind == "arguments":
+        return await measures("x" * size)
+    return len(await continuum.side_effect(lambda: "x" * size))
+
+
 @workflow
 async def returns_much(size: int) -> str:
     return "x" * size
@@ -112,6 +124,20 @@ async def test_results_beyond_the_limit_are_failures_with_a_reason(place: Place)
         assert caught.value.caused_by(PayloadTooLarge)
         assert await (await app.start(makes_much, LIMIT - 2)).result(timeout=15) == LIMIT - 2
         assert await (await app.start(makes_much, LIMIT)).result(timeout=15) == -1
+
+
+@pytest.mark.parametrize("kind", ["arguments", "side effect"])
+async def test_what_a_workflow_asks_for_beyond_the_limit_blocks_it_until_the_limit_is_raised(
+    place: Place, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "BLOCKED_BACKOFF_SECONDS", 0.1)
+    async with place.node(payload_max=LIMIT) as app:
+        run = await app.start(asks_for_much, kind, LIMIT)
+        with pytest.raises(RunBlocked, match=f"payload_max={LIMIT}"):
+            await run.result(timeout=15)
+        assert [event.type for event in await app.history(run.run_id)] == ["started"]
+    async with place.node(payload_max=2 * LIMIT) as app:
+        assert await app.await_run(run.run_id, timeout=15, wait_blocked=True) == LIMIT
 
 
 @pytest.mark.parametrize("kind", ["input", "activity", "signal"])

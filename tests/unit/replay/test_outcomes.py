@@ -11,13 +11,20 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, model_validator
 
+from continuum.definitions.activity import activity
 from continuum.errors import NondeterminismError
 from continuum.model.events import EventType
 from continuum.replay import context
+from continuum.replay.machine import Machine
 from continuum.replay.turns import Completed, Stuck
 from tests.unit.replay.builders import START, ARun, a_flow, a_run, an_info, charge, done, ping, signal
 
 Code = Callable[[], Coroutine[Any, Any, object]]
+
+
+@activity(name="write")
+async def write(text: str) -> None:
+    raise AssertionError("workflow tests perform no activity")
 
 
 def test_a_result_ends_the_run() -> None:
@@ -312,3 +319,26 @@ def test_a_run_that_was_blocked_on_replay_has_no_second_chance_in_this_machine()
 
     assert isinstance(first, Stuck)
     assert machine.turn((), START).outcome == first
+
+
+@pytest.mark.parametrize("bulky", ["activity", "side effect"])
+def test_a_payload_beyond_the_limit_blocks_the_run_where_it_was_asked_for(bulky: str) -> None:
+    async def flow() -> int:
+        try:
+            if bulky == "activity":
+                await write("x" * 100)
+            else:
+                await context.side_effect(lambda: "x" * 100)
+        except Exception:
+            return -1  # an error that was caught would be missing once the limit has been raised
+        return 1
+
+    small = Machine(a_flow(flow), an_info(), payload_max=50)
+    turn = small.begin(b"{}", START)
+
+    assert isinstance(turn.outcome, Stuck)
+    assert "takes 1" in turn.outcome.reason
+    assert "payload_max=50" in turn.outcome.reason
+    assert "test_outcomes.py" in turn.outcome.reason
+    assert len(turn.events) == 1, "nothing too large is among what might be written"
+    assert Machine(a_flow(flow), an_info(), payload_max=200).begin(b"{}", START).outcome != turn.outcome

@@ -139,7 +139,7 @@ class Postgres:
         if state in _CONTENDED:
             return Contended(f"PostgreSQL could not get a lock in time (SQLSTATE {state})")
         if state in _SCHEMA:
-            return SchemaNotReady(f"a table or column is missing: {error}")
+            return SchemaNotReady(f"a table or column is missing ({error}): run `continuum migrate`")
         if (state is not None and state[:2] in _DATA_CLASSES) or isinstance(error, ValueError):
             return BadData(f"PostgreSQL does not take a value: {error}")  # ValueError: asyncpg could not encode it
         if state is not None and state[:2] in _REFUSED_CLASSES:
