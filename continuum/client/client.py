@@ -180,10 +180,11 @@ class Client:
         return await self._reader.history(run_id_of(run_id))
 
     def _guard(self, verb: str, instead: str) -> None:
+        if asyncio.get_running_loop() is self._loop:  # code of a workflow runs on a loop of its own
+            return
         if in_workflow():
             raise NotAllowedHere(f"{verb} would not be journaled in a workflow; use {instead}")
-        if asyncio.get_running_loop() is not self._loop:
-            raise WrongEventLoop(
-                f"instance {self._node.instance!r} runs on another event loop: await {verb} there, "
-                "or enter the instance in this one"
-            )
+        raise WrongEventLoop(
+            f"instance {self._node.instance!r} runs on another event loop: await {verb} there, "
+            "or enter the instance in this one"
+        )

@@ -73,6 +73,11 @@ class Wiring:
         self.journal = journal
         self.world = world
         values = settings.values
+        flows, activities = values["workflows"], values["activities"]
+        self._chosen_workflows: tuple[tuple[str, int], ...] | None = flows and tuple(
+            sorted((name, flow.version) for flow in flows for name in (flow.name, *flow.aliases))
+        )
+        self._chosen_activities: tuple[str, ...] | None = activities and tuple(sorted(a.name for a in activities))
         node_name = values["node"] or socket.gethostname()
         self.emit = Emitter(instance=settings.name, node=node_name)
         self.node = Node(
@@ -164,13 +169,10 @@ class Wiring:
     @property
     def workflows(self) -> tuple[tuple[str, int], ...]:
         """What this instance serves, as (name, version)."""
-        chosen = self.settings.values["workflows"]
-        if chosen is None:
-            return self.world.catalog.workflows
-        return tuple(sorted((name, flow.version) for flow in chosen for name in (flow.name, *flow.aliases)))
+        return self.world.catalog.workflows if self._chosen_workflows is None else self._chosen_workflows
 
     def _find_workflow(self, name: str, version: int) -> Any:
-        if self.settings.values["workflows"] is not None and (name, version) not in self.workflows:
+        if self._chosen_workflows is not None and (name, version) not in self._chosen_workflows:
             return None
         try:
             return self.world.catalog.workflow(name, version)
@@ -179,16 +181,11 @@ class Wiring:
 
     @property
     def _activities(self) -> tuple[str, ...]:
-        chosen = self.settings.values["activities"]
-        if chosen is None:
-            return self.world.catalog.activities
-        return tuple(sorted(activity.name for activity in chosen))
+        return self.world.catalog.activities if self._chosen_activities is None else self._chosen_activities
 
     def _find_activity(self, name: str) -> Any:
-        chosen = self.settings.values["activities"]
-        if chosen is not None and all(activity.name != name for activity in chosen):
-            return None
-        return self.world.catalog.activity(name)
+        is_served = self._chosen_activities is None or name in self._chosen_activities
+        return self.world.catalog.activity(name) if is_served else None
 
     def _activity_supervisor(self) -> ActivitySupervisor:
         options, values = self.settings.part("activity_supervisor"), self.settings.values

@@ -46,7 +46,8 @@ class Delivery:
 
     def completed(self, task: ClaimedTask, payload: bytes, tended: Tended) -> None:
         """Deliver what an attempt returned."""
-        self._node.emit("activity.completed", activity=task.activity, **_facts(task))
+        if self._node.emit.is_heard:
+            self._node.emit("activity.completed", activity=task.activity, **_facts(task))
         self._answer(task, MessageKind.ACTIVITY_COMPLETED, payload, tended)
 
     def failed(self, task: ClaimedTask, failure: Failure, tended: Tended) -> None:
