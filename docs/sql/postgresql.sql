@@ -12,13 +12,14 @@ WITH started AS (
         CAST(s.attributes AS jsonb), s.key, s.fingerprint, s.retention, s.trace, clock_timestamp(),
         CASE WHEN s.state IN ('completed', 'failed', 'cancelled') THEN clock_timestamp() END,
         CASE WHEN s.state IN ('completed', 'failed', 'cancelled') THEN clock_timestamp() + make_interval(secs => s.retention) END
-    FROM unnest(CAST(CAST(:s_id AS text) AS uuid[]), CAST(:s_workflow AS text[]), CAST(CAST(:s_version AS text) AS
-            integer[]), CAST(:s_namespace AS text[]), CAST(:s_state AS text[]), CAST(CAST(:s_last_seq AS
-            text) AS bigint[]), CAST(:s_owner AS text[]), CAST(CAST(:s_token AS text) AS bigint[]),
-            CAST(:s_wake_at AS timestamptz[]), CAST(:s_attributes AS text[]), CAST(:s_key AS text[]),
+    FROM unnest(CAST(CAST(:s_id AS text) AS uuid[]), CAST(CAST(:s_workflow AS text) AS text[]), CAST(CAST(:s_version
+            AS text) AS integer[]), CAST(CAST(:s_namespace AS text) AS text[]), CAST(CAST(:s_state AS text)
+            AS text[]), CAST(CAST(:s_last_seq AS text) AS bigint[]), CAST(CAST(:s_owner AS text) AS text[]),
+            CAST(CAST(:s_token AS text) AS bigint[]), CAST(CAST(:s_wake_at AS text) AS timestamptz[]),
+            CAST(CAST(:s_attributes AS text) AS text[]), CAST(CAST(:s_key AS text) AS text[]),
             CAST(:s_fingerprint AS bytea[]), CAST(CAST(:s_retention AS text) AS double precision[]),
-            CAST(:s_trace AS text[])) AS s(id, workflow, version, namespace, state, last_seq, owner, token,
-            wake_at, attributes, key, fingerprint, retention, trace)
+            CAST(CAST(:s_trace AS text) AS text[])) AS s(id, workflow, version, namespace, state, last_seq,
+            owner, token, wake_at, attributes, key, fingerprint, retention, trace)
     ON CONFLICT DO NOTHING RETURNING id),
 held AS (
     UPDATE continuum_runs SET
@@ -33,13 +34,13 @@ held AS (
         lease_token = CASE WHEN c.gives_up THEN lease_token + 1 ELSE lease_token END,
         retention_until = CASE WHEN c.ends THEN clock_timestamp() + make_interval(secs => retention_seconds) ELSE retention_until END,
         ended_at = CASE WHEN c.ends THEN clock_timestamp() ELSE ended_at END
-    FROM unnest(CAST(CAST(:c_of_run AS text) AS uuid[]), CAST(:c_owner AS text[]), CAST(CAST(:c_token AS text) AS
-            bigint[]), CAST(CAST(:c_of_generation AS text) AS integer[]), CAST(CAST(:c_base_seq AS text) AS
-            bigint[]), CAST(CAST(:c_new_seq AS text) AS bigint[]), CAST(:c_new_state AS text[]),
-            CAST(:c_new_wake_at AS timestamptz[]), CAST(CAST(:c_backoff AS text) AS double precision[]),
-            CAST(:c_new_reason AS text[]), CAST(CAST(:c_gives_up AS text) AS boolean[]), CAST(CAST(:c_ends
-            AS text) AS boolean[])) AS c(of_run, owner, token, of_generation, base_seq, new_seq, new_state,
-            new_wake_at, backoff, new_reason, gives_up, ends)
+    FROM unnest(CAST(CAST(:c_of_run AS text) AS uuid[]), CAST(CAST(:c_owner AS text) AS text[]), CAST(CAST(:c_token
+            AS text) AS bigint[]), CAST(CAST(:c_of_generation AS text) AS integer[]), CAST(CAST(:c_base_seq
+            AS text) AS bigint[]), CAST(CAST(:c_new_seq AS text) AS bigint[]), CAST(CAST(:c_new_state AS
+            text) AS text[]), CAST(CAST(:c_new_wake_at AS text) AS timestamptz[]), CAST(CAST(:c_backoff AS
+            text) AS double precision[]), CAST(CAST(:c_new_reason AS text) AS text[]), CAST(CAST(:c_gives_up
+            AS text) AS boolean[]), CAST(CAST(:c_ends AS text) AS boolean[])) AS c(of_run, owner, token,
+            of_generation, base_seq, new_seq, new_state, new_wake_at, backoff, new_reason, gives_up, ends)
     WHERE id = c.of_run AND COALESCE(lease_owner, '') = c.owner AND lease_token = c.token AND generation = c.of_generation
       AND last_seq = c.base_seq AND state IN ('running', 'suspended')
     RETURNING id, c.ends),
@@ -48,11 +49,12 @@ ended AS (SELECT id FROM held WHERE ends),
 written AS (
     INSERT INTO continuum_events (run_id, generation, seq, token, type, format, command_id, message_id, name, key, payload, at)
     SELECT * FROM unnest(CAST(CAST(:e_run_id AS text) AS uuid[]), CAST(CAST(:e_generation AS text) AS integer[]),
-            CAST(CAST(:e_seq AS text) AS bigint[]), CAST(CAST(:e_token AS text) AS bigint[]), CAST(:e_type
-            AS text[]), CAST(CAST(:e_format AS text) AS smallint[]), CAST(CAST(:e_command_id AS text) AS
-            integer[]), CAST(CAST(:e_message_id AS text) AS uuid[]), CAST(:e_name AS text[]), CAST(:e_key AS
-            text[]), CAST(:e_payload AS bytea[]), CAST(:e_at AS timestamptz[])) AS e(run_id, generation,
-            seq, token, type, format, command_id, message_id, name, key, payload, at)
+            CAST(CAST(:e_seq AS text) AS bigint[]), CAST(CAST(:e_token AS text) AS bigint[]),
+            CAST(CAST(:e_type AS text) AS text[]), CAST(CAST(:e_format AS text) AS smallint[]),
+            CAST(CAST(:e_command_id AS text) AS integer[]), CAST(CAST(:e_message_id AS text) AS uuid[]),
+            CAST(CAST(:e_name AS text) AS text[]), CAST(CAST(:e_key AS text) AS text[]), CAST(:e_payload AS
+            bytea[]), CAST(CAST(:e_at AS text) AS timestamptz[])) AS e(run_id, generation, seq, token, type,
+            format, command_id, message_id, name, key, payload, at)
     WHERE (e.run_id IN (SELECT id FROM ok)) IS TRUE),
 scheduled AS (
     INSERT INTO continuum_tasks (run_id, generation, command_id, event_seq, activity, queue, priority, options, attempt, max_attempts,
@@ -61,10 +63,11 @@ scheduled AS (
         t.max_attempts, clock_timestamp(), t.owner
     FROM unnest(CAST(CAST(:t_run_id AS text) AS uuid[]), CAST(CAST(:t_generation AS text) AS integer[]),
             CAST(CAST(:t_command_id AS text) AS integer[]), CAST(CAST(:t_event_seq AS text) AS bigint[]),
-            CAST(:t_activity AS text[]), CAST(:t_queue AS text[]), CAST(CAST(:t_priority AS text) AS
-            integer[]), CAST(:t_options AS bytea[]), CAST(CAST(:t_max_attempts AS text) AS integer[]),
-            CAST(:t_owner AS text[])) AS t(run_id, generation, command_id, event_seq, activity, queue,
-            priority, options, max_attempts, owner)
+            CAST(CAST(:t_activity AS text) AS text[]), CAST(CAST(:t_queue AS text) AS text[]),
+            CAST(CAST(:t_priority AS text) AS integer[]), CAST(:t_options AS bytea[]),
+            CAST(CAST(:t_max_attempts AS text) AS integer[]), CAST(CAST(:t_owner AS text) AS text[])) AS
+            t(run_id, generation, command_id, event_seq, activity, queue, priority, options, max_attempts,
+            owner)
     WHERE (t.run_id IN (SELECT id FROM ok)) IS TRUE),
 done AS MATERIALIZED (
     SELECT * FROM unnest(CAST(CAST(:d_run_id AS text) AS uuid[]), CAST(CAST(:d_generation AS text) AS integer[]),
@@ -113,10 +116,11 @@ ORDER BY m.n;
 
 -- inbox.post: Insert messages into the inboxes of active runs; takes no lock on runs.
 WITH wanted AS MATERIALIZED (SELECT * FROM unnest(CAST(CAST(:w_place AS text) AS integer[]), CAST(CAST(:w_id AS text) AS uuid[]), CAST(CAST(:w_of_run
-            AS text) AS uuid[]), CAST(:w_kind AS text[]), CAST(:w_name AS text[]), CAST(CAST(:w_generation
-            AS text) AS integer[]), CAST(CAST(:w_command_id AS text) AS integer[]), CAST(:w_delivery_id AS
-            text[]), CAST(:w_payload AS bytea[]), CAST(CAST(:w_format AS text) AS smallint[])) AS w(place,
-            id, of_run, kind, name, generation, command_id, delivery_id, payload, format)),
+            AS text) AS uuid[]), CAST(CAST(:w_kind AS text) AS text[]), CAST(CAST(:w_name AS text) AS
+            text[]), CAST(CAST(:w_generation AS text) AS integer[]), CAST(CAST(:w_command_id AS text) AS
+            integer[]), CAST(CAST(:w_delivery_id AS text) AS text[]), CAST(:w_payload AS bytea[]),
+            CAST(CAST(:w_format AS text) AS smallint[])) AS w(place, id, of_run, kind, name, generation,
+            command_id, delivery_id, payload, format)),
 put AS (
     INSERT INTO continuum_inbox (id, run_id, kind, name, generation, command_id, delivery_id, payload, format, at)
     SELECT w.id, w.of_run, w.kind, w.name, w.generation, w.command_id, w.delivery_id, w.payload, w.format, clock_timestamp()
@@ -143,13 +147,13 @@ VALUES (:id, :run_id, :kind, :name, :generation, :command_id, :delivery_id, :pay
 -- tasks.finish: End tasks and post their results to their runs, fenced by task owner and attempt and an active run.
 WITH wanted AS MATERIALIZED (
     SELECT * FROM unnest(CAST(CAST(:w_of_run AS text) AS uuid[]), CAST(CAST(:w_of_generation AS text) AS integer[]),
-            CAST(CAST(:w_of_command AS text) AS integer[]), CAST(:w_owner AS text[]),
+            CAST(CAST(:w_of_command AS text) AS integer[]), CAST(CAST(:w_owner AS text) AS text[]),
             CAST(CAST(:w_of_attempt AS text) AS integer[]), CAST(CAST(:w_id AS text) AS uuid[]),
-            CAST(:w_kind AS text[]), CAST(:w_name AS text[]), CAST(CAST(:w_generation AS text) AS
-            integer[]), CAST(CAST(:w_command_id AS text) AS integer[]), CAST(:w_delivery_id AS text[]),
-            CAST(:w_payload AS bytea[]), CAST(CAST(:w_format AS text) AS smallint[])) AS w(of_run,
-            of_generation, of_command, owner, of_attempt, id, kind, name, generation, command_id,
-            delivery_id, payload, format)),
+            CAST(CAST(:w_kind AS text) AS text[]), CAST(CAST(:w_name AS text) AS text[]),
+            CAST(CAST(:w_generation AS text) AS integer[]), CAST(CAST(:w_command_id AS text) AS integer[]),
+            CAST(CAST(:w_delivery_id AS text) AS text[]), CAST(:w_payload AS bytea[]), CAST(CAST(:w_format
+            AS text) AS smallint[])) AS w(of_run, of_generation, of_command, owner, of_attempt, id, kind,
+            name, generation, command_id, delivery_id, payload, format)),
 ended AS (
     DELETE FROM continuum_tasks
     WHERE run_id = ANY(ARRAY(SELECT w.of_run FROM wanted AS w))
@@ -248,7 +252,8 @@ SELECT
 -- runs ----------------------------------------------------------------------------------------------------------------
 
 -- runs.claim: Lease unleased runs that have evidence, to an owner whose row exists.
-WITH mine AS MATERIALIZED (SELECT m.workflow, m.version FROM unnest(CAST(:m_workflow AS text[]), CAST(CAST(:m_version AS text) AS integer[])) AS m(workflow, version)),
+WITH mine AS MATERIALIZED (SELECT m.workflow, m.version FROM unnest(CAST(CAST(:m_workflow AS text) AS text[]), CAST(CAST(:m_version AS text) AS integer[])) AS
+            m(workflow, version)),
 moment AS MATERIALIZED (SELECT clock_timestamp() AS now),
 candidates AS MATERIALIZED (
     SELECT id FROM (
@@ -277,7 +282,8 @@ claimed AS (
 SELECT moment.now, claimed.* FROM moment LEFT JOIN claimed ON true ORDER BY claimed.run_id;
 
 -- runs.claim_chosen: Lease those of the given runs that have evidence.
-WITH mine AS MATERIALIZED (SELECT m.workflow, m.version FROM unnest(CAST(:m_workflow AS text[]), CAST(CAST(:m_version AS text) AS integer[])) AS m(workflow, version)),
+WITH mine AS MATERIALIZED (SELECT m.workflow, m.version FROM unnest(CAST(CAST(:m_workflow AS text) AS text[]), CAST(CAST(:m_version AS text) AS integer[])) AS
+            m(workflow, version)),
 moment AS MATERIALIZED (SELECT clock_timestamp() AS now),
 candidates AS MATERIALIZED (
     SELECT r.id FROM continuum_runs AS r
@@ -457,7 +463,7 @@ DELETE FROM continuum_runs WHERE id = ANY(CAST(:ids AS uuid[]));
 -- tasks ---------------------------------------------------------------------------------------------------------------
 
 -- tasks.claim: Lease due tasks, the most urgent first: so many of each named queue, so many of all the others together.
-WITH RECURSIVE named AS MATERIALIZED (SELECT * FROM unnest(CAST(:q_queue AS text[]), CAST(CAST(:q_slots AS text) AS integer[])) AS q(queue, slots)),
+WITH RECURSIVE named AS MATERIALIZED (SELECT * FROM unnest(CAST(CAST(:q_queue AS text) AS text[]), CAST(CAST(:q_slots AS text) AS integer[])) AS q(queue, slots)),
 waiting(queue) AS (
     (SELECT t.queue FROM continuum_tasks AS t WHERE t.lease_owner IS NULL ORDER BY t.queue LIMIT 1)
     UNION ALL
@@ -497,7 +503,7 @@ SELECT CAST(run_id AS text) AS run_id, generation, command_id, attempt FROM cont
 
 -- tasks.theirs: Tell which attempts may still write.
 SELECT CAST(run_id AS text) AS run_id, generation, command_id, attempt, lease_owner FROM unnest(CAST(CAST(:w_of_run AS text) AS uuid[]), CAST(CAST(:w_of_generation AS text) AS integer[]),
-            CAST(CAST(:w_of_command AS text) AS integer[]), CAST(:w_owner AS text[]),
+            CAST(CAST(:w_of_command AS text) AS integer[]), CAST(CAST(:w_owner AS text) AS text[]),
             CAST(CAST(:w_of_attempt AS text) AS integer[])) AS w(of_run, of_generation, of_command, owner,
             of_attempt) JOIN continuum_tasks ON run_id = ANY(CAST(:ids AS uuid[]))
   AND run_id = w.of_run AND generation = w.of_generation AND command_id = w.of_command
@@ -506,7 +512,7 @@ SELECT CAST(run_id AS text) AS run_id, generation, command_id, attempt, lease_ow
 -- tasks.heartbeat: Store what running attempts want to remember; those that are not returned have lost their task.
 UPDATE continuum_tasks SET details = COALESCE(w.details_now, details), heartbeat_at = clock_timestamp()
 FROM unnest(CAST(CAST(:w_of_run AS text) AS uuid[]), CAST(CAST(:w_of_generation AS text) AS integer[]),
-            CAST(CAST(:w_of_command AS text) AS integer[]), CAST(:w_owner AS text[]),
+            CAST(CAST(:w_of_command AS text) AS integer[]), CAST(CAST(:w_owner AS text) AS text[]),
             CAST(CAST(:w_of_attempt AS text) AS integer[]), CAST(:w_details_now AS bytea[])) AS w(of_run,
             of_generation, of_command, owner, of_attempt, details_now)
 WHERE run_id = ANY(CAST(:ids AS uuid[]))
@@ -523,7 +529,7 @@ ORDER BY t.available_at LIMIT 1;
 -- tasks.retry: Consume an attempt and free the task, due again later.
 UPDATE continuum_tasks SET lease_owner = NULL, attempt = attempt + 1, available_at = clock_timestamp() + make_interval(secs => w.delay)
 FROM unnest(CAST(CAST(:w_of_run AS text) AS uuid[]), CAST(CAST(:w_of_generation AS text) AS integer[]),
-            CAST(CAST(:w_of_command AS text) AS integer[]), CAST(:w_owner AS text[]),
+            CAST(CAST(:w_of_command AS text) AS integer[]), CAST(CAST(:w_owner AS text) AS text[]),
             CAST(CAST(:w_of_attempt AS text) AS integer[]), CAST(CAST(:w_delay AS text) AS double
             precision[])) AS w(of_run, of_generation, of_command, owner, of_attempt, delay)
 WHERE run_id = ANY(CAST(:ids AS uuid[]))
@@ -533,7 +539,7 @@ RETURNING CAST(run_id AS text) AS run_id, generation, command_id;
 
 -- tasks.free: Free tasks whose attempts never began; none is consumed.
 UPDATE continuum_tasks SET lease_owner = NULL FROM unnest(CAST(CAST(:w_of_run AS text) AS uuid[]), CAST(CAST(:w_of_generation AS text) AS integer[]),
-            CAST(CAST(:w_of_command AS text) AS integer[]), CAST(:w_owner AS text[]),
+            CAST(CAST(:w_of_command AS text) AS integer[]), CAST(CAST(:w_owner AS text) AS text[]),
             CAST(CAST(:w_of_attempt AS text) AS integer[])) AS w(of_run, of_generation, of_command, owner,
             of_attempt) WHERE run_id = ANY(CAST(:ids AS uuid[]))
   AND run_id = w.of_run AND generation = w.of_generation AND command_id = w.of_command
