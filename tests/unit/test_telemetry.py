@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from continuum import telemetry
-from continuum.telemetry import Emitter, TelemetryEvent, attach, detach
+from continuum.telemetry import Emitter, Handler, TelemetryEvent, attach, detach, emitting
 
 emit = Emitter(instance="billing", node="n1")
 
@@ -14,7 +13,7 @@ emit = Emitter(instance="billing", node="n1")
 @pytest.fixture(autouse=True)
 def _nobody_listens() -> Iterator[None]:
     yield
-    for handler in list(telemetry._handlers):
+    for handler in list(emitting._handlers):
         detach(handler)
 
 
@@ -78,7 +77,7 @@ class Broken:
 
 @pytest.mark.parametrize("make", [lambda: Broken().listen, lambda: lambda event: 1 / 0])
 def test_a_failing_handler_is_reported_once_per_event_name_and_stays(
-    make: Callable[[], telemetry.Handler], caplog: pytest.LogCaptureFixture
+    make: Callable[[], Handler], caplog: pytest.LogCaptureFixture
 ) -> None:
     seen: list[str] = []
     handler = make()
