@@ -80,6 +80,8 @@ class Door(APIRoute):
                 answer = problem_of(error)
                 if answer is None:
                     raise
+                if answer.status_code == TOO_LARGE.status and request.scope["http_version"].startswith("1"):
+                    answer.headers["Connection"] = "close"  # or the rest of the body would go on coming
                 return answer
 
         return handled

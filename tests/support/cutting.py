@@ -21,7 +21,7 @@ class _Connection:
 
 
 class CuttingProxy:
-    """Forwards bytes; a share of the committed answers to committers is swallowed, each time with its connection: `cuts_max` times, once armed."""
+    """Forwards bytes; a share of the committed answers to committers is swallowed, each time with its connection: `cuts_max` times, once armed. Left, the database is away; entered again, it is back at the same port."""
 
     def __init__(self, host: str, port: int, *, share: float, cuts_max: int, seed: int = 0) -> None:
         self._target = (host, port)
@@ -35,7 +35,7 @@ class CuttingProxy:
         self._pipes: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
