@@ -48,8 +48,8 @@ def instance(name: str, /) -> Instance:
 def resolve(name: str | None) -> Instance:
     """Return the instance that a verb means."""
     if name is None:
-        context = current.get(None)
-        name = context.instance if context is not None else DEFAULT
+        running = current.get(None)
+        name = running.instance if running is not None else DEFAULT
     try:
         return instances.get(name)
     except InstanceNotRegistered:

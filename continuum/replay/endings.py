@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from continuum.codec import check_size
 from continuum.errors import DurableValueError
 from continuum.model.events import Event, EventType
 from continuum.model.failure import Failure, failure_of
@@ -12,14 +13,14 @@ from continuum.replay.matching import same_input
 from continuum.replay.turns import Body, Completed, Failed, Outcome, Stuck
 
 
-def judged(main: asyncio.Task[Any], body: Body) -> Outcome:
-    """Say what became of a workflow whose main task is done."""
+def judged(main: asyncio.Task[Any], body: Body, payload_max: int) -> Outcome:
+    """Say what became of a workflow whose main task is done; a result of more bytes cannot be stored."""
     if main.cancelled():
         return Failed(failure_of(asyncio.CancelledError("the workflow cancelled itself")))
     error = main.exception()
     if error is None:
         try:
-            return Completed(body.seal(main.result()))
+            return Completed(check_size(body.seal(main.result()), payload_max, "the result of the workflow"))
         except DurableValueError as unstorable:
             return Failed(failure_of(unstorable))
         except Exception as broken:  # noqa: BLE001  # a validator of the user's must not reach whoever drives us

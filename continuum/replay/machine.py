@@ -407,7 +407,7 @@ class Machine:
             self._conclude(self._main)
 
     def _conclude(self, main: asyncio.Task[Any]) -> None:
-        outcome = judged(main, self._body)
+        outcome = judged(main, self._body, self._payload_max)
         if isinstance(outcome, Stuck):
             self.block(outcome.reason)
             return

@@ -12,6 +12,13 @@ from continuum.errors import DurableValueError, NotAllowedHere
 class Running(Protocol):
     """The attempt behind a context."""
 
+    instance: str
+
+    @property
+    def context(self) -> ActivityContext:
+        """What its function is told; made when it asks."""
+        ...
+
     def beat(self, details: bytes | None) -> None:
         """Take note of a sign of life; safe from any thread."""
         ...
@@ -98,7 +105,7 @@ class ActivityContext:
         self._running.beat(payload)
 
 
-current: ContextVar[ActivityContext] = ContextVar("continuum_activity")
+current: ContextVar[Running] = ContextVar("continuum_activity")
 
 
 def activity_context() -> ActivityContext:
@@ -107,7 +114,7 @@ def activity_context() -> ActivityContext:
     Raises:
         NotAllowedHere: outside of an activity.
     """
-    context = current.get(None)
-    if context is None:
+    running = current.get(None)
+    if running is None:
         raise NotAllowedHere("activity_context() belongs into an activity that Continuum performs")
-    return context
+    return running.context

@@ -51,8 +51,8 @@ class RunningAttempt:
     __slots__ = (
         "_beaten_at",
         "_clock",
+        "_context",
         "_details_max",
-        "_instance",
         "_is_cancelled",
         "_payload_max",
         "_reports",
@@ -64,6 +64,7 @@ class RunningAttempt:
         "activity",
         "details",
         "has_beaten",
+        "instance",
         "is_over",
         "task",
     )
@@ -93,7 +94,8 @@ class RunningAttempt:
         self._payload_max = payload_max
         self._details_max = details_max
         self._surroundings = surroundings
-        self._instance = instance
+        self.instance = instance
+        self._context: ActivityContext | None = None
         self._state = state
         self._is_cancelled = False
         self._running: asyncio.Future[Any] | None = None
@@ -105,7 +107,7 @@ class RunningAttempt:
         options = self.task.options
         loop = asyncio.get_running_loop()
         context = self._surroundings.copy()
-        context.run(current.set, self._activity_context())
+        context.run(current.set, self)
         if self.activity.is_async:
             self._running = loop.create_task(self._perform(), context=context)
         else:
@@ -145,6 +147,13 @@ class RunningAttempt:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
+    @property
+    def context(self) -> ActivityContext:
+        """What the function is told; the same each time it asks."""
+        if self._context is None:
+            self._context = self._activity_context()
+        return self._context
+
     def _activity_context(self) -> ActivityContext:
         key = self.task.attempt.key
         return ActivityContext(
@@ -154,7 +163,7 @@ class RunningAttempt:
             activity=self.task.activity,
             attempt=self.task.attempt.attempt,
             idempotency_key=self.task.idempotency_key or f"{key.run_id}/{key.generation}/{key.command_id}",
-            instance=self._instance,
+            instance=self.instance,
             state=self._state,
             last_heartbeat=self.task.details,
             details_max=self._details_max,
@@ -173,7 +182,7 @@ class RunningAttempt:
         return codec.check_size(payload, self._payload_max, f"the result of activity {self.task.activity}")
 
     def _done(self, running: asyncio.Future[Any]) -> None:
-        self._running = None  # no cycle is left: memory is free at once, not at the next garbage collection
+        self._running = self._context = None  # no cycle is left: memory is free at once, not at the next garbage collection
         self._reports.vacated(self)
         if self.is_over:
             if not running.cancelled():

@@ -85,7 +85,7 @@ class Execution:
         """
         assert self.machine is not None
         self._waiting = settled
-        now = self._home.database_now()
+        now = self.machine.info.started_at
         if self.phase is Phase.GONE:  # the owner row was lost between the call and now
             self._start_elsewhere(run, arguments, now, chosen=chosen)
             return

@@ -13,7 +13,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
 from typing import Protocol, TypeVar
 
-from continuum.codec import check_size
 from continuum.definitions.workflow import Workflow
 from continuum.errors import JournalUnavailable
 from continuum.journal.group import GroupCommitter
@@ -43,28 +42,6 @@ workflow_logger = logging.getLogger("continuum.workflow")
 
 class SupervisorJournal(ReadJournal, RecoveryJournal, Protocol):
     """What the supervisor reads and releases."""
-
-
-class Bounded:
-    """A workflow's code whose result has a limit in bytes."""
-
-    __slots__ = ("_limit", "_workflow")
-
-    def __init__(self, workflow: Workflow[..., object], limit: int) -> None:
-        self._workflow = workflow
-        self._limit = limit
-
-    def open(self, arguments: bytes) -> Coroutine[object, object, object]:
-        """Decode journaled arguments and call the function."""
-        return self._workflow.open(arguments)
-
-    def seal(self, result: object) -> bytes:
-        """Validate and encode the result; one that is too large fails the run like one that cannot be stored."""
-        return check_size(self._workflow.seal(result), self._limit, f"the result of workflow {self._workflow.name}")
-
-    def fails_on(self, error: BaseException) -> bool:
-        """Tell whether an exception fails the run."""
-        return self._workflow.fails_on(error)
 
 
 class RunSupervisor(Component):
@@ -161,7 +138,7 @@ class RunSupervisor(Component):
         self._make_way(1)
         now = self._node.database_now()
         machine = Machine(
-            Bounded(workflow, self._payload_max),
+            workflow,
             RunInfo(run.run_id, run.workflow, run.version, 1, run.namespace, self._node.instance, now),
             payload_max=self._payload_max,
         )
@@ -189,9 +166,7 @@ class RunSupervisor(Component):
         info = RunInfo(
             row.run_id, row.workflow, row.version, row.generation, row.namespace, self._node.instance, row.created_at
         )
-        machine = None
-        if workflow is not None:
-            machine = Machine(Bounded(workflow, self._payload_max), info, payload_max=self._payload_max)
+        machine = Machine(workflow, info, payload_max=self._payload_max) if workflow is not None else None
         facts = Facts(row.run_id, row.workflow, row.version, row.namespace, row.generation, self._history_max)
         execution = Execution(facts, machine, self, owner=owner, token=claim.token)
         self._registry.add(row.run_id, execution)
