@@ -1,7 +1,7 @@
 # Needs make and Python >= 3.11, nothing else: .venv is made on first use, again when pyproject.toml or constraints.txt change.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench sql clean
+.PHONY: help demo test cluster check bench sql clean
 .NOTPARALLEL:
 SHELL := /bin/sh
 BIN := .venv/bin
@@ -15,6 +15,9 @@ demo: .venv/.installed-test ## Run orders on two nodes, kill one with SIGKILL, v
 
 test: .venv/.installed-test ## Run the whole suite, group by group (only some: make test groups="unit journal")
 	@$(BIN)/python tools/run_tests.py $(groups)
+
+cluster: .venv/.installed-test ## Run the cluster tests alone: server processes, real signals, one PostgreSQL
+	@$(BIN)/python tools/run_tests.py cluster
 
 check: .venv/.installed-dev ## Lint, formatting, types, import floors, lengths
 	$(BIN)/ruff check .

@@ -39,7 +39,8 @@ GROUPS = (
     Group("components", 60),
     Group("scenarios", 180),
     Group("kill", 120),
-    Group("cluster", 180, workers=0),  # starts several node processes per test and measures them: nothing beside it
+    # Starts several node processes per test and measures them: nothing beside it. Plain `pytest` leaves it out.
+    Group("cluster", 180, workers=0, options=("-m", "cluster")),
     Group("simulation", 120),
     Group("rest", 180),
 )

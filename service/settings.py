@@ -1,0 +1,43 @@
+"""What the environment says. Continuum reads none of it by itself: a host does, and passes options on."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """All settings; each is `CONTINUUM_` and its name in capitals, tenants are `CONTINUUM_TENANTS__<name>`."""
+
+    model_config = SettingsConfigDict(env_prefix="CONTINUUM_", env_nested_delimiter="__")
+
+    tenants: dict[str, str] = Field(
+        min_length=1, description="Instance name → database URL: CONTINUUM_TENANTS__orders=postgresql+asyncpg://…"
+    )
+    workflows: str = Field(default="service.workflows", description="Modules to import, separated by commas.")
+    node: str | None = Field(
+        default=None, description="This node's name in leases and telemetry; default: the host's name."
+    )
+    migrations: Literal["check", "upgrade", "off"] = "check"
+    lease_ttl: float = Field(default=30.0, gt=0, description="Seconds until a dead node's runs are taken over.")
+    drain_timeout: float = Field(default=10.0, gt=0, description="Seconds that a stop waits for what is under way.")
+
+    advertise_url: str | None = Field(
+        default=None,
+        description="Where other nodes reach this process, with the prefix: http://10.0.0.5:8000/continuum",
+    )
+    peer_secret: SecretStr | None = Field(
+        default=None, description="Shared by all nodes. Two, separated by a comma, to rotate: the first signs."
+    )
+    api_token: SecretStr | None = Field(
+        default=None, description="Clients must send it as a bearer token; default: none."
+    )
+
+    @property
+    def peer_secrets(self) -> list[str] | None:
+        """The peer secrets, the signing one first."""
+        if self.peer_secret is None:
+            return None
+        return [secret.strip() for secret in self.peer_secret.get_secret_value().split(",")]
