@@ -39,6 +39,9 @@ from continuum.replay.tape import Tape
 from continuum.replay.timers import Timers, moment_of
 from continuum.replay.turns import Body, Completed, LogLine, Outcome, RunInfo, ScheduledActivity, Stuck, Turn
 
+# Most runs never use these; what a machine does not make, the garbage collector does not look at a thousand times.
+_NO_TIMERS, _NO_SIGNALS = Timers(), Signals()
+
 RAISED = "raised"  # the name of a side effect whose payload is a Failure
 
 
@@ -85,12 +88,12 @@ class Machine:
         self._drift: Drift | None = None
         self._stuck: str | None = None
         self._open: dict[int, asyncio.Future[bytes | Failure]] = {}  # activities that are not answered yet
-        self._timers = Timers()
-        self._signals = Signals()
+        self._timers = _NO_TIMERS
+        self._signals = _NO_SIGNALS
         self._random: Random | None = None
         self._scheduled: dict[int, ScheduledActivity] = {}
-        self._resolved: list[int] = []
-        self._logs: list[LogLine] = []
+        self._resolved: list[int] | None = None
+        self._logs: list[LogLine] | None = None
 
     # --- what the execution calls -------------------------------------------------------------------------------------
 
@@ -120,7 +123,7 @@ class Machine:
                 raise self._drift
         self._tape.load(())
         self._is_silent = False
-        self._resolved.clear()  # what history withdrew, its own commits have deleted
+        self._resolved = None  # what history withdrew, its own commits have deleted
 
     def turn(self, answers: Iterable[Answer], at: datetime) -> Turn:
         """Deliver answers, then the timers that are due, and return everything that this changed.
@@ -191,8 +194,9 @@ class Machine:
         """Give the workflow up: its `finally:` blocks run now, and nothing that they try has an effect."""
         self._loop.shut()
         self._open.clear()
-        self._timers.clear()
-        self._signals.clear()
+        self._timers = _NO_TIMERS
+        if self._signals is not _NO_SIGNALS:
+            self._signals.clear()
         self._main = None
 
     # --- what workflow code calls, through definitions and context ----------------------------------------------------
@@ -235,7 +239,7 @@ class Machine:
 
     async def signal(self, name: str) -> bytes | None:
         """Take the oldest unconsumed signal of this name, or wait for the next; a cancelled wait consumes nothing."""
-        return await self._signals.take(name, asyncio.Future(loop=self._loop))
+        return await self._mail().take(name, asyncio.Future(loop=self._loop))
 
     def has_signal(self, name: str) -> bool:
         """Tell whether a signal of this name could be taken without waiting."""
@@ -259,6 +263,7 @@ class Machine:
     def log(self, line: LogLine) -> None:
         """Say something once: not on replay, and only if the turn is committed."""
         if not self._is_silent:
+            self._logs = self._logs or []
             self._logs.append(line)
 
     # --- what the loop calls ------------------------------------------------------------------------------------------
@@ -272,6 +277,8 @@ class Machine:
         )
         if event is not None:
             journaled = datetime.fromisoformat(json.loads(event.payload or b'""'))
+            if self._timers is _NO_TIMERS:
+                self._timers = Timers()
             self._timers.add(timer, journaled)
 
     def timer_cancelled(self, timer: DurableTimer) -> None:
@@ -296,6 +303,11 @@ class Machine:
     @property
     def _is_over(self) -> bool:
         return self.outcome is not None or self._stuck is not None
+
+    def _mail(self) -> Signals:
+        if self._signals is _NO_SIGNALS:
+            self._signals = Signals()
+        return self._signals
 
     def _journal(self, answer: Answer, at: datetime) -> None:
         self._tape.add(
@@ -360,6 +372,7 @@ class Machine:
 
     def _resolve(self, command_id: int) -> None:
         if self._scheduled.pop(command_id, None) is None:  # else its task was never made
+            self._resolved = self._resolved or []
             self._resolved.append(command_id)
 
     def _deliver(self, answer: Answer | Event, at: datetime) -> None:
@@ -378,7 +391,7 @@ class Machine:
             case EventType.TIMER_FIRED:
                 self._loop.fire(self._timers.pop(answer.command_id or 0))
             case _:  # a signal
-                self._signals.receive(answer.name or "", answer.payload)
+                self._mail().receive(answer.name or "", answer.payload)
         self._drive()
 
     def _start(self, arguments: bytes) -> None:
@@ -434,12 +447,11 @@ class Machine:
         turn = Turn(
             self._tape.take(),
             tuple(self._scheduled.values()) if outcome is None else (),
-            tuple(self._resolved),
+            tuple(self._resolved or ()),
             self.deadline if outcome is None else None,
             outcome,
-            tuple(self._logs),
+            tuple(self._logs or ()),
         )
         self._scheduled.clear()
-        self._resolved.clear()
-        self._logs.clear()
+        self._resolved = self._logs = None
         return turn

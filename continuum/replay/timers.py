@@ -35,11 +35,6 @@ class Timers:
         """Take a timer out, to fire it."""
         return self._open.pop(command_id)
 
-    def clear(self) -> None:
-        """Forget all of them."""
-        self._open.clear()
-        self._heap.clear()
-
     @property
     def deadline(self) -> datetime | None:
         """The earliest deadline."""

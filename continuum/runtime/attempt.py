@@ -182,7 +182,9 @@ class RunningAttempt:
         return codec.check_size(payload, self._payload_max, f"the result of activity {self.task.activity}")
 
     def _done(self, running: asyncio.Future[Any]) -> None:
-        self._running = self._context = None  # no cycle is left: memory is free at once, not at the next garbage collection
+        self._running = self._context = (
+            None  # no cycle is left: memory is free at once, not at the next garbage collection
+        )
         self._reports.vacated(self)
         if self.is_over:
             if not running.cancelled():
