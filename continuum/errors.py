@@ -277,5 +277,13 @@ class RunBlocked(ContinuumError):
         self.reason = reason
 
 
+class RequestFailed(ContinuumError):
+    """A server could not be reached (`status` 0), or answered something that is not Continuum's, by REST."""
+
+    def __init__(self, message: str, *, status: int = 0, run_id: str | None = None) -> None:
+        super().__init__(message, run_id=run_id)
+        self.status = status
+
+
 class ResultTimedOut(ContinuumError, TimeoutError):
     """The run did not end within the timeout; it goes on."""

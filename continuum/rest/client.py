@@ -1,0 +1,381 @@
+"""The client: each verb is a request or two."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, TypeVarTuple, Unpack, overload
+from urllib.parse import quote
+from uuid import UUID
+
+from continuum.client.inputs import attributes_of, call_of, moment_of, run_id_of, short_name
+from continuum.client.reading import HistoryEvent, Page
+from continuum.clock import Clock, SystemClock
+from continuum.codec import shape_of
+from continuum.definitions.calls import Call
+from continuum.definitions.catalog import catalog
+from continuum.definitions.handles import RunHandle
+from continuum.definitions.workflow import Workflow
+from continuum.errors import (
+    DefinitionError,
+    DurableValueError,
+    InputInvalid,
+    Problem,
+    RequestFailed,
+    ResultTimedOut,
+    RunBlocked,
+    SignalInvalid,
+)
+from continuum.model.policy import Duration, seconds
+from continuum.model.runs import Run
+from continuum.model.states import RunState
+from continuum.rest.answers import body_of, event_of, result_of, run_of
+from continuum.runtime.transport import HttpClient, Response, new_client
+
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+Flow = Callable[[Unpack[Ts]], Coroutine[Any, Any, R]]
+
+POLL_SECONDS = 25.0  # of one long poll: below the 30 s that servers allow, and the 60 s of most proxies
+SLACK_SECONDS = 10.0  # for an answer, on top of what a request asks to wait
+PAUSE_SECONDS = 1.0  # before asking again, when a server answers early: it shuts down, or the run is blocked
+EVENTS_PAGE = 1_000
+KEY = re.compile(r"[!-~]([ -~]*[!-~])?")
+
+
+class Client:
+    """The verbs of the instances that a server hosts.
+
+    Args:
+        base_url: where the server has mounted `continuum.http.router`, prefix included.
+        instance: the one that a verb means which is not told otherwise.
+        http: an `httpx.AsyncClient` of your own, or what has its interface (it carries your authentication, and is
+            yours to close); by default one is made when the client is first used.
+        headers: sent with every request, such as `Authorization`.
+        timeout: seconds or timedelta for an answer that nobody waits for.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        instance: str = "continuum",
+        http: HttpClient | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: Duration = SLACK_SECONDS,
+        connections: int = 100,
+    ) -> None:
+        self._base = base_url.rstrip("/")
+        self._instance = instance
+        self._headers = dict(headers or {})
+        self._timeout = seconds(timeout, name="timeout")
+        self._connections = connections
+        self._given = http
+        self._http = http
+        self._clock: Clock = SystemClock()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections, if they are our own."""
+        http, self._http = self._http, self._given
+        if http is not None and http is not self._given:
+            await http.aclose()
+
+    # --- the verbs ----------------------------------------------------------------------------------------------------
+
+    @overload
+    async def start(
+        self,
+        flow: Flow[*Ts, R],
+        /,
+        *args: *Ts,
+        instance: str | None = ...,
+        run_id: str | UUID | None = ...,
+        idempotency_key: str | None = ...,
+        namespace: str = ...,
+        attributes: Mapping[str, Any] | None = ...,
+        start_at: datetime | None = ...,
+    ) -> RunHandle[R]: ...
+    @overload
+    async def start(
+        self,
+        flow: Call[R],
+        /,
+        *,
+        instance: str | None = ...,
+        run_id: str | UUID | None = ...,
+        idempotency_key: str | None = ...,
+        namespace: str = ...,
+        attributes: Mapping[str, Any] | None = ...,
+        start_at: datetime | None = ...,
+    ) -> RunHandle[R]: ...
+    @overload
+    async def start(
+        self,
+        flow: str,
+        input: Mapping[str, Any] = ...,
+        /,
+        *,
+        instance: str | None = ...,
+        run_id: str | UUID | None = ...,
+        idempotency_key: str | None = ...,
+        namespace: str = ...,
+        attributes: Mapping[str, Any] | None = ...,
+        start_at: datetime | None = ...,
+    ) -> RunHandle[object]: ...
+    async def start(  # type: ignore[misc]  # mypy does not see that Any takes a TypeVarTuple's arguments
+        self,
+        flow: Any,
+        /,
+        *args: Any,  # typed by the overloads
+        instance: str | None = None,
+        run_id: str | UUID | None = None,
+        idempotency_key: str | None = None,
+        namespace: str = "default",
+        attributes: Mapping[str, Any] | None = None,
+        start_at: datetime | None = None,
+    ) -> RunHandle[Any]:
+        """Start a run in the server's newest version of a workflow; see `continuum.start`.
+
+        Args:
+            flow: a workflow followed by its arguments, `flow.bound(...)`, or, where its code is not at hand, its name
+                followed by its input by parameter name.
+
+        Raises:
+            As `continuum.start`; RequestFailed: the server cannot be reached, or is not Continuum.
+        """
+        workflow, name, arguments = _named(flow, args)
+        moment = moment_of(start_at, "start_at")
+        body: dict[str, Any] = {
+            "workflow": name,
+            "input": arguments,
+            "namespace": namespace,
+            "run_id": None if run_id is None else run_id_of(run_id),
+            "attributes": attributes_of(attributes),
+            "start_at": None if moment is None else moment.isoformat(),
+        }
+        response = await self._ask("POST", instance, "/runs", body=_given(body), key=idempotency_key)
+        found = body_of(response)["run_id"]
+        existing = response.headers.get("Idempotency-Replayed") == "true"
+        verbs = _At(self, instance)
+        return RunHandle(found, workflow, lambda: verbs, existing=existing)
+
+    async def signal(
+        self,
+        run_id: str | UUID,
+        name: str,
+        payload: object = None,
+        /,
+        *,
+        instance: str | None = None,
+        delivery_id: str | None = None,
+    ) -> Literal["delivered", "duplicate"]:
+        """Send a run a signal; see `continuum.signal`."""
+        if "/" in short_name(name, "name"):  # servers decode paths before they are matched
+            raise InputInvalid(
+                f"{name!r} cannot stand in a URL's path", problems=[Problem("/name", "no slashes by REST")]
+            )
+        path = f"/runs/{run_id_of(run_id)}/signals/{quote(name, safe='')}"
+        try:
+            encoded = shape_of(type(payload) if payload is not None else object).encode(payload)
+        except DefinitionError as error:
+            message = f"the payload of signal {name!r} cannot be sent: pass plain data, not {payload!r}"
+            raise SignalInvalid(message[:500], problems=[Problem("", error.message)]) from error
+        except DurableValueError as error:
+            problem = Problem(error.path, error.message)
+            raise SignalInvalid(f"the payload of signal {name!r}: {error}", problems=[problem]) from error
+        said = body_of(await self._ask("POST", instance, path, content=encoded, key=delivery_id))
+        status: Literal["delivered", "duplicate"] = said["status"]
+        return status
+
+    async def cancel(self, run_id: str | UUID, /, *, instance: str | None = None) -> Literal["cancelled", "requested"]:
+        """Cancel a run; see `continuum.cancel`."""
+        said = body_of(await self._ask("POST", instance, f"/runs/{run_id_of(run_id)}/cancel"))
+        status: Literal["cancelled", "requested"] = said["status"]
+        return status
+
+    @overload
+    async def await_run(
+        self,
+        run_id: str | UUID,
+        /,
+        *,
+        timeout: Duration | None = ...,
+        wait_blocked: bool = ...,
+        instance: str | None = ...,
+    ) -> object: ...
+    @overload
+    async def await_run(
+        self,
+        run_id: str | UUID,
+        workflow: Workflow[..., R],
+        /,
+        *,
+        timeout: Duration | None = ...,
+        wait_blocked: bool = ...,
+        instance: str | None = ...,
+    ) -> R: ...
+    async def await_run(
+        self,
+        run_id: str | UUID,
+        workflow: Workflow[..., Any] | None = None,
+        /,
+        *,
+        timeout: Duration | None = None,
+        wait_blocked: bool = False,
+        instance: str | None = None,
+    ) -> Any:
+        """Wait for a run's end by long polls; see `continuum.await_run`."""
+        limit = None if timeout is None else seconds(timeout, name="timeout")
+        deadline = None if limit is None else self._clock.monotonic() + limit
+        run_id = run_id_of(run_id)
+        while True:
+            began = self._clock.monotonic()
+            wait = POLL_SECONDS if deadline is None else min(max(deadline - began, 0.0), POLL_SECONDS)
+            response = await self._ask(
+                "GET", instance, f"/runs/{run_id}/await", params={"timeout": f"{wait:.3f}"}, wait=wait
+            )
+            body = body_of(response)
+            if "result" in body or RunState(body["state"]).has_ended:
+                return result_of(body, (workflow.signature.result if workflow else shape_of(object)).decode)
+            if body["state"] == RunState.BLOCKED and not wait_blocked:
+                reason = body.get("blocked_reason") or "no reason was recorded"
+                raise RunBlocked(
+                    f"run {run_id} is blocked until its code is mended: {reason}", run_id=run_id, reason=reason
+                )
+            now = self._clock.monotonic()
+            if deadline is not None and now >= deadline:
+                raise ResultTimedOut(f"run {run_id} did not end within {limit:g} s; it goes on", run_id=run_id)
+            if now - began < wait:
+                rest = PAUSE_SECONDS if deadline is None else min(PAUSE_SECONDS, deadline - now)
+                await self._clock.sleep(rest)
+
+    async def get_run(self, run_id: str | UUID, /, *, instance: str | None = None) -> Run:
+        """Read a run; see `continuum.get_run`."""
+        return run_of(body_of(await self._ask("GET", instance, f"/runs/{run_id_of(run_id)}")))
+
+    async def list_runs(
+        self,
+        *,
+        workflow: str | Workflow[..., Any] | None = None,
+        state: RunState | str | None = None,
+        namespace: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+        instance: str | None = None,
+    ) -> Page[Run]:
+        """List runs, newest first; see `continuum.list_runs`."""
+        params = {
+            "workflow": workflow.name if isinstance(workflow, Workflow) else workflow,
+            "state": None if state is None else str(state),
+            "namespace": namespace,
+            "limit": str(limit),
+            "cursor": cursor,
+            **{f"attr.{key}": json.dumps(value) for key, value in (attributes_of(attributes) or {}).items()},
+        }
+        page = body_of(await self._ask("GET", instance, "/runs", params=_given(params)))
+        return Page(tuple(run_of(item) for item in page["items"]), page["next_cursor"])
+
+    async def history(self, run_id: str | UUID, /, *, instance: str | None = None) -> list[HistoryEvent]:
+        """Read a run's history, that of its present generation; see `continuum.history`."""
+        events: list[Any] = []
+        params: dict[str, Any] = {"limit": str(EVENTS_PAGE)}
+        while True:
+            page = body_of(await self._ask("GET", instance, f"/runs/{run_id_of(run_id)}/events", params=params))
+            events += page["items"]
+            if page["next_cursor"] is None:
+                break
+            params["cursor"] = page["next_cursor"]
+        latest = max((event["generation"] for event in events), default=1)
+        return [event_of(event) for event in events if event["generation"] == latest]
+
+    # --- one request --------------------------------------------------------------------------------------------------
+
+    async def _ask(
+        self,
+        method: str,
+        instance: str | None,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        content: bytes | None = None,
+        params: Mapping[str, Any] | None = None,
+        key: str | None = None,
+        wait: float = 0.0,
+    ) -> Response:
+        if self._http is None:
+            self._http = new_client(connections=self._connections, timeout=self._timeout, connect_timeout=self._timeout)
+        headers = dict(self._headers)
+        if body is not None:
+            content = json.dumps(body).encode()
+        if content is not None:
+            headers["Content-Type"] = "application/json"
+        if key is not None:
+            headers["Idempotency-Key"] = _header(key)
+        url = f"{self._base}/{quote(instance or self._instance, safe='')}{path}"
+        try:
+            async with asyncio.timeout(self._timeout + wait):
+                return await self._http.request(
+                    method, url, content=content, params=params, headers=headers, timeout=self._timeout + wait
+                )
+        except Exception as error:  # whatever client was given, and so whatever it raises
+            raise RequestFailed(f"{method} {url} was not answered: {error!r}") from error
+
+
+class _At:
+    """The verbs that a handle needs, of the instance that its run is in (see `definitions.handles.Verbs`)."""
+
+    def __init__(self, client: Client, instance: str | None) -> None:
+        self._client = client
+        self._instance = instance
+
+    async def result_of(self, run_id: str, workflow: Any, *, timeout: Duration | None, wait_blocked: bool) -> Any:
+        return await self._client.await_run(
+            run_id, workflow, timeout=timeout, wait_blocked=wait_blocked, instance=self._instance
+        )
+
+    async def signal(
+        self, run_id: str, name: str, payload: object = None, /, *, delivery_id: str | None = None
+    ) -> Literal["delivered", "duplicate"]:
+        return await self._client.signal(run_id, name, payload, delivery_id=delivery_id, instance=self._instance)
+
+    async def cancel(self, run_id: str, /) -> Literal["cancelled", "requested"]:
+        return await self._client.cancel(run_id, instance=self._instance)
+
+    async def get_run(self, run_id: str, /) -> Run:
+        return await self._client.get_run(run_id, instance=self._instance)
+
+
+def _named(flow: Any, args: tuple[Any, ...]) -> tuple[Workflow[..., Any] | None, str, Any]:
+    """Return the workflow that is meant, if its code is here, its name, and the input by parameter name."""
+    if isinstance(flow, str):
+        arguments = args[0] if args else {}
+        if len(args) > 1 or not isinstance(arguments, Mapping):
+            raise InputInvalid("start(name, input) takes the input as a mapping, by parameter name")
+        return None, short_name(flow, "workflow"), json.loads(shape_of(dict[str, Any]).encode(dict(arguments)))
+    workflow, encoded = call_of(flow, args, catalog())
+    return workflow, workflow.name, json.loads(encoded)
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _header(key: str) -> str:
+    """Write an Idempotency-Key so that the server reads just this."""
+    if KEY.fullmatch(key):
+        return key if not key.startswith('"') else '"' + re.sub(r'(["\\])', r"\\\1", key) + '"'
+    problem = Problem("/idempotency_key", "must be printable ASCII, with no space at its ends")
+    raise InputInvalid(f"{key!r} cannot travel in a header: use printable ASCII", problems=[problem])
