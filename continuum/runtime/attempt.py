@@ -171,7 +171,10 @@ class RunningAttempt:
 
     async def _perform(self) -> bytes:
         activity = self.activity
-        return self._seal(await activity.signature.parameters.call(activity.fn, self.task.arguments))
+        try:
+            return self._seal(await activity.signature.parameters.call(activity.fn, self.task.arguments))
+        except SystemExit as error:  # which a task would hand on to the host's loop, and so end the host
+            raise RuntimeError(f"the activity tried to end the process: SystemExit({error.code})") from error
 
     def _perform_blocking(self) -> bytes:
         activity = self.activity
@@ -182,9 +185,8 @@ class RunningAttempt:
         return codec.check_size(payload, self._payload_max, f"the result of activity {self.task.activity}")
 
     def _done(self, running: asyncio.Future[Any]) -> None:
-        self._running = self._context = (
-            None  # no cycle is left: memory is free at once, not at the next garbage collection
-        )
+        # No cycle is left: memory is free at once, not at the next garbage collection.
+        self._running = self._context = None
         self._reports.vacated(self)
         if self.is_over:
             if not running.cancelled():

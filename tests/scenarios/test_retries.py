@@ -1,5 +1,6 @@
 """Activities that fail: tried again by their policy, until a last word."""
 
+import sys
 from datetime import timedelta
 from typing import Any
 
@@ -76,6 +77,25 @@ async def raises_something_impossible(size: int) -> None:
     if size:
         raise RuntimeError("\ud800" + "x" * size)
     raise Unspeakable(object())
+
+
+@activity(retry=Retry(max_attempts=1))
+async def exits() -> None:
+    sys.exit(3)
+
+
+@activity(retry=Retry(max_attempts=1))
+def exits_in_a_thread() -> None:
+    sys.exit(3)
+
+
+@workflow
+async def survives(threaded: bool) -> str:
+    try:
+        await (exits_in_a_thread() if threaded else exits())
+    except ActivityFailed as error:
+        return str(error)
+    return "nothing happened"
 
 
 @workflow
@@ -239,3 +259,9 @@ async def test_no_attempt_and_no_slot_is_left_behind(app: Instance, place: Place
     attempts = wiring_of(app).attempts
     assert (attempts.running, attempts._taken_in_all, len(attempts._known)) == (0, 0, 0)
     assert await place.count("tasks") == 0
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+async def test_an_activity_that_wants_to_end_the_process_has_failed(place: Place, threaded: bool) -> None:
+    async with place.node() as app:
+        assert "SystemExit" in await (await app.start(survives, threaded)).result(timeout=15)

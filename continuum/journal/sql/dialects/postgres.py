@@ -151,17 +151,18 @@ def _array(bind: str, type_: str) -> str:
     return f"CAST(CAST({bind} AS text) AS {type_}[])" if type_ in _WRITERS else f"CAST({bind} AS {type_}[])"
 
 
-def _literal(values: Sequence[object]) -> str:
-    """Return an array of plain values as PostgreSQL writes it."""
-    inside = ",".join(["NULL" if value is None else str(value) for value in values])
+def _plain(values: Sequence[object]) -> str:
+    """Return an array of numbers, truth values or ids as PostgreSQL writes it."""
+    inside = ",".join(map(str, values)).replace("None", "NULL")
     if any(mark in inside for mark in '"\\{}') or (values and inside.count(",") != len(values) - 1):
         raise BadData("an id is not a UUID")
     return f"{{{inside}}}"
 
 
 def _texts(values: Sequence[str | None]) -> str:
-    """Return an array of texts as PostgreSQL writes it."""
-    return f"{{{','.join(['NULL' if value is None else _quoted(value) for value in values])}}}"
+    """Return an array of texts; most columns of a batch hold few different ones, written once each."""
+    written = {value: "NULL" if value is None else _quoted(value) for value in set(values)}
+    return f"{{{','.join(map(written.__getitem__, values))}}}"
 
 
 def _quoted(value: str) -> str:
@@ -171,12 +172,13 @@ def _quoted(value: str) -> str:
 
 
 def _moments(values: Sequence[datetime | None]) -> str:
-    """Return an array of times as PostgreSQL writes it."""
-    return f"{{{','.join(['NULL' if value is None else value.isoformat() for value in values])}}}"
+    """Return an array of times; the events of a turn share theirs."""
+    written = {value: "NULL" if value is None else value.isoformat() for value in set(values)}
+    return f"{{{','.join(map(written.__getitem__, values))}}}"
 
 
 _WRITERS: dict[str, Callable[[Any], str]] = {
-    **dict.fromkeys(_PLAIN, _literal),
+    **dict.fromkeys(_PLAIN, _plain),
     "text": _texts,
     "timestamptz": _moments,
 }
