@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -35,6 +36,7 @@ class Named(Struct, frozen=True, gc=False):
 
 
 NAME_MAX = 200  # characters of a namespace, key, signal name or delivery id: they stand in indexes
+_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]").search  # control characters, and halves of characters
 ATTRIBUTES_MAX = 16_384  # bytes of JSON: attributes are for finding runs, not for data
 
 
@@ -55,12 +57,12 @@ def short_name(value: Any, what: str) -> str:
     """Return a name.
 
     Raises:
-        InputInvalid: it is not a string of 1 to 200 characters without NUL.
+        InputInvalid: it is not a string of 1 to 200 characters, none of them a control character.
     """
-    if isinstance(value, str) and 0 < len(value) <= NAME_MAX and "\x00" not in value and value.isprintable():
+    if isinstance(value, str) and 0 < len(value) <= NAME_MAX and not _UNFIT(value):
         return value
-    message = f"{what} must be a string of 1 to {NAME_MAX} printable characters, not {value!r}"
-    raise InputInvalid(message[:500], problems=[Problem(f"/{what}", "must be a short printable string")])
+    message = f"{what} must be a string of 1 to {NAME_MAX} characters without control characters, not {value!r}"
+    raise InputInvalid(message[:500], problems=[Problem(f"/{what}", "must be a short string of one line")])
 
 
 def attributes_of(value: Any) -> dict[str, Any] | None:

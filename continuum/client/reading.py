@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 from continuum.client.inputs import attributes_of, short_name
 from continuum.codec import shape_of
@@ -35,6 +37,10 @@ from continuum.runtime.registry import Registry
 
 T = TypeVar("T")
 PAGE_MAX = 1_000
+CURSOR_PATTERN = "[0-9]{1,17}-[0-9a-f]{32}"  # a run's place: microseconds since 1970, and its id
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,16 +223,14 @@ def _state(value: RunState | str) -> RunState:
 
 
 def _write_cursor(row: RunRow) -> str:
-    text = json.dumps([row.created_at.isoformat(), row.run_id])
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    return f"{(row.created_at - _EPOCH) // _MICROSECOND}-{UUID(row.run_id).hex}"
 
 
 def _read_cursor(cursor: str | None) -> tuple[datetime, str] | None:
     if cursor is None:
         return None
-    try:
-        moment, run_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        return datetime.fromisoformat(moment).astimezone(UTC), canonical(run_id)
-    except (ValueError, TypeError, AttributeError) as error:
+    if not re.fullmatch(CURSOR_PATTERN, cursor):
         problem = Problem("/cursor", "must be a next_cursor")
-        raise InputInvalid("the cursor is not one that a page of runs gave", problems=[problem]) from error
+        raise InputInvalid("the cursor is not one that a page of runs gave", problems=[problem])
+    microseconds, _, run_id = cursor.partition("-")
+    return _EPOCH + int(microseconds) * _MICROSECOND, canonical(UUID(run_id))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from http import HTTPStatus
 from typing import Any, Literal
 
 from fastapi import APIRouter, params
 from fastapi.routing import APIRoute
-from starlette.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
-from continuum.http.problems import MEDIA_TYPE, problem_schema
+from continuum.http.problems import MEDIA_TYPE, problem_schema, refused_method
 from continuum.http.shapes import (
     InstanceLive,
     InstanceReady,
@@ -67,6 +68,7 @@ READY: Answers = {
     503: {"model": InstanceReady, "description": "It takes no work.", "headers": RETRY},
 }
 
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 READS, WRITES, PROBES = (404, 422, 503), (404, 409, 413, 415, 422, 503), (404, 422)
 REFUSALS = {
     404: "There is no such instance, workflow or run.",
@@ -85,6 +87,7 @@ class Adding:
         self._api = api
         self._dependencies = dependencies
         self._include_in_schema = include_in_schema
+        self._methods: dict[str, list[str]] = {}
 
     def __call__(
         self,
@@ -98,6 +101,7 @@ class Adding:
         summary: str | None = None,
     ) -> None:
         """Add a route; the greatest of the answers' codes is the usual one of a POST, the least that of a GET."""
+        self._methods.setdefault(path, []).append(method)
         successes = [code for code in answers if code in (HTTPStatus.OK, HTTPStatus.ACCEPTED)]
         self._api.add_api_route(
             f"/{{instance}}{path}",
@@ -112,6 +116,26 @@ class Adding:
             response_class=JSONResponse,
             include_in_schema=self._include_in_schema,
         )
+
+    def refuse_other_methods(self) -> None:
+        """Answer other methods with 405 and all that a path takes: a router alone would tell those of one route."""
+        for path, methods in self._methods.items():
+            others = [method for method in METHODS if method not in methods]
+            self._api.add_route(
+                f"{self._api.prefix}/{{instance}}{path}", refusing(methods), methods=others, include_in_schema=False
+            )
+
+
+def refusing(methods: Sequence[str]) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    """Return a handler that names the methods that there are."""
+    allowed = ", ".join(sorted(methods))
+
+    async def refuse(request: Request) -> Response:
+        answer = refused_method(request.method, allowed)
+        answer.headers["Allow"] = allowed
+        return answer
+
+    return refuse
 
 
 def operation_id(route: APIRoute) -> str:

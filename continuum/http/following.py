@@ -12,6 +12,7 @@ from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import Header, Query
+from pydantic import Field
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -20,26 +21,24 @@ from continuum.client.reading import PAGE_MAX
 from continuum.client.wire import PlacedEvent, Position, Wire
 from continuum.http.desk import Desk
 from continuum.http.headers import next_link, wants_stream
-from continuum.http.parameters import InstanceName, RunId
+from continuum.http.parameters import ABSENT, InstanceName, RunId
 from continuum.http.writing import answer, event, event_id, position
 
-POSITION_PATTERN = r"^([1-9][0-9]{0,8}\.)?[0-9]{1,9}$"
+# A position as written; an empty one is none.
+Place = Annotated[str, Field(pattern=r"^(([1-9][0-9]{0,8}\.)?[0-9]{1,9})?$")]
 LOOKS_PER_PING = 15  # a comment about every 15 s keeps proxies from ending a stream in which nothing happens
 BEGINNING = Position()
 
 Accept = Annotated[str, Header(description="`text/event-stream` asks for a stream.", examples=["application/json"])]
 LastEventId = Annotated[
-    str | None,
+    Place,
     Header(
         alias="Last-Event-ID",
-        pattern=POSITION_PATTERN,
         description="The `id` of the last event seen: a stream, or a page without a cursor, goes on from there.",
         examples=["17"],
     ),
 ]
-EventCursor = Annotated[
-    str | None, Query(pattern=POSITION_PATTERN, description="A `next_cursor`, or an event's `id`.", examples=["17"])
-]
+EventCursor = Annotated[Place, Query(description="A `next_cursor`, or an event's `id`.", examples=["17"])]
 
 
 class Following:
@@ -54,8 +53,8 @@ class Following:
         instance: InstanceName,
         run_id: RunId,
         limit: Annotated[int, Query(ge=1, le=PAGE_MAX, description="How many of a page at most.")] = 100,
-        cursor: EventCursor = None,
-        last_event_id: LastEventId = None,
+        cursor: EventCursor = ABSENT,
+        last_event_id: LastEventId = ABSENT,
         accept: Accept = "application/json",
     ) -> Response:
         """Read a run's history, oldest first, or follow it.
@@ -65,7 +64,7 @@ class Following:
         """
         wire = self._desk.wire(instance)
         came_to = cursor or last_event_id
-        after = BEGINNING if came_to is None else position(came_to)
+        after = position(came_to) if came_to else BEGINNING
         async with self._desk.patience():
             if wants_stream(accept):
                 await wire.row(run_id)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Annotated
 from urllib.parse import urlencode
 
-# Visible ASCII, spaces inside: what survives every proxy. 200 characters, as everywhere; two more for its quotes.
-KEY_PATTERN = r"^[!-~]([ -~]{0,198}[!-~])?$"
+from pydantic import Field
+
+# Visible ASCII, spaces inside: what survives every proxy. At most 200 characters, as everywhere.
+Key = Annotated[str, Field(pattern=r"^[!-~]([ -~]{0,198}[!-~])?$")]
 
 _QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])+)"').fullmatch
 _WAIT = re.compile(r'\s*wait\s*=\s*"?(\d{1,9})"?\s*', re.IGNORECASE).fullmatch

@@ -82,5 +82,6 @@ def router(
     add("GET", "/health/ready", health.is_ready, READY, PROBES)
     if typed:
         add_typed_routes(add, starting, talking)  # after the others, whose paths are shorter
+    add.refuse_other_methods()
     add_peer_routes(api, instances=instances, secret=peer_secret, insecure=insecure_peers)
     return api

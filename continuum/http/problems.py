@@ -106,6 +106,7 @@ UNREADABLE = Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "body-unreadable", "The body 
 INVALID = Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "input-invalid", "The input is not acceptable")
 TOO_LARGE = Kind(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-large", "The body is too large")
 NOT_JSON = Kind(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "not-json", "The body must be JSON")
+NO_SUCH_METHOD = Kind(HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", "This is not how it is called")
 DATABASE_AWAY = Kind(HTTPStatus.SERVICE_UNAVAILABLE, "database-unavailable", "The database does not answer")
 
 # The first class that fits decides, so the narrow ones come first.
@@ -148,6 +149,11 @@ def problem_of(error: Exception) -> Response | None:
         if isinstance(error, kind_of_error):
             return _response(Refusal(kind, error.message, run_id=error.run_id, errors=_errors_of(error)))
     return None
+
+
+def refused_method(method: str, allowed: str) -> Response:
+    """Return what a client is told whose method a path does not take."""
+    return _response(Refusal(NO_SUCH_METHOD, f"{method} is not possible here; {allowed} is"))
 
 
 def _errors_of(error: ContinuumError) -> list[dict[str, Any]]:

@@ -7,16 +7,20 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import Query
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from continuum.client.reading import PAGE_MAX
+from continuum.client.reading import CURSOR_PATTERN, PAGE_MAX
 from continuum.http.desk import WAIT_MAX_SECONDS, Desk
 from continuum.http.headers import next_link
-from continuum.http.parameters import InstanceName, RunId
+from continuum.http.parameters import ABSENT, InstanceName, RunId
 from continuum.http.shapes import ShortName
 from continuum.http.writing import answer, detail, ending, standing
 from continuum.model.states import RunState
+
+Cursor = Annotated[str, Field(pattern=f"^({CURSOR_PATTERN})?$")]  # an empty one is none
+Seconds = Annotated[float, Field(ge=0, le=WAIT_MAX_SECONDS)]
 
 ATTRIBUTE = "attr."
 RETRY_SECONDS = {"Retry-After": "1"}
@@ -39,9 +43,7 @@ class Reading:
         request: Request,
         instance: InstanceName,
         run_id: RunId,
-        timeout: Annotated[
-            float | None, Query(ge=0, le=WAIT_MAX_SECONDS, description="Seconds to wait; by default the most.")
-        ] = None,
+        timeout: Annotated[Seconds, Query(description="Seconds to wait.")] = WAIT_MAX_SECONDS,
     ) -> Response:
         """Wait for a run's end.
 
@@ -49,8 +51,7 @@ class Reading:
         the time, when this node begins to shut down, and when the run is blocked until its code is mended.
         """
         wire = self._desk.wire(instance)
-        seconds = self._desk.wait_max if timeout is None else min(timeout, self._desk.wait_max)
-        end = await self._desk.ending(request, wire, str(run_id), seconds)
+        end = await self._desk.ending(request, wire, str(run_id), min(timeout, self._desk.wait_max))
         if end is not None and end.state is not RunState.BLOCKED:
             return answer(ending(end))
         async with self._desk.patience():
@@ -62,11 +63,11 @@ class Reading:
         self,
         request: Request,
         instance: InstanceName,
-        state: Annotated[RunState | None, Query(description="Only those in this state.")] = None,
-        workflow: Annotated[ShortName | None, Query(description="Only those of this workflow.")] = None,
-        namespace: Annotated[ShortName | None, Query(description="Only those of this namespace.")] = None,
+        state: Annotated[RunState, Query(description="Only those in this state.")] = ABSENT,
+        workflow: Annotated[ShortName, Query(description="Only those of this workflow.")] = ABSENT,
+        namespace: Annotated[ShortName, Query(description="Only those of this namespace.")] = ABSENT,
         limit: Annotated[int, Query(ge=1, le=PAGE_MAX, description="How many at most.")] = 100,
-        cursor: Annotated[str | None, Query(description="A `next_cursor`: the page after that one.")] = None,
+        cursor: Annotated[Cursor, Query(description="A `next_cursor`: the page after that one.")] = ABSENT,
     ) -> Response:
         """List runs, newest first.
 
@@ -80,7 +81,7 @@ class Reading:
                 namespace=namespace,
                 attributes=_attributes(request),
                 limit=limit,
-                cursor=cursor,
+                cursor=cursor or None,
             )
         headers = {}
         if page.next_cursor is not None:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from continuum.client.inputs import NAME_MAX
 from continuum.model.states import RunState
@@ -19,7 +19,17 @@ RUN_ID = "0198f3c2-7d3e-7c62-a7a4-0d5f0f8b7a11"
 STARTED_AT = "2026-03-01T09:30:00.125000Z"
 
 Ended = Literal["completed", "failed", "cancelled"]
-ShortName = Annotated[str, Field(min_length=1, max_length=NAME_MAX)]
+# As `client.inputs.short_name` has it: no control characters.
+ShortName = Annotated[str, Field(min_length=1, max_length=NAME_MAX, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+
+
+def _written(value: Any) -> Any:
+    if value is not None and not (isinstance(value, str) and "T" in value.upper()):
+        raise ValueError("a time is written as RFC 3339 has it: 2026-03-02T08:00:00Z")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_written)]  # pydantic takes numbers as well, which the schema denies
 
 
 def _example(**fields: Any) -> ConfigDict:
@@ -34,7 +44,7 @@ class RunStartOptions(BaseModel):
     run_id: UUID | None = Field(None, description="A UUID of your own; by default a new UUIDv7.")
     namespace: ShortName = Field("default", description="Groups runs.")
     attributes: dict[str, Any] | None = Field(None, description="A small JSON object to find the run by.")
-    start_at: AwareDatetime | None = Field(None, description="A time before which the run does not begin.")
+    start_at: Moment | None = Field(None, description="A time before which the run does not begin.")
 
 
 class RunStart(RunStartOptions):
@@ -54,7 +64,9 @@ class RunStart(RunStartOptions):
     )
 
     workflow: ShortName = Field(description="The name of a registered workflow.")
-    version: int | None = Field(None, ge=1, description="One of its versions; the newest registered by default.")
+    version: int | None = Field(
+        None, ge=1, strict=True, description="One of its versions; the newest registered by default."
+    )
     input: dict[str, Any] = Field(default_factory=dict, description="The workflow's arguments by parameter name.")
 
 

@@ -12,8 +12,8 @@ from starlette.responses import Response
 
 from continuum.client.inputs import Json, Named
 from continuum.http.desk import Desk
-from continuum.http.headers import KEY_PATTERN, idempotency_key, preferred_wait
-from continuum.http.parameters import InstanceName
+from continuum.http.headers import Key, idempotency_key, preferred_wait
+from continuum.http.parameters import ABSENT, InstanceName
 from continuum.http.shapes import RUN_ID, RunStart, RunStartOptions
 from continuum.http.writing import answer, begun, ending, standing
 from continuum.model.states import RunState
@@ -21,16 +21,15 @@ from continuum.model.states import RunState
 RETRY_SECONDS = "1"  # until a client asks again for a run's end, when it did not wait for it here
 
 StartKey = Annotated[
-    str | None,
+    Key,
     Header(
         alias="Idempotency-Key",
-        pattern=KEY_PATTERN,
         description="The same key and input give the same run, per namespace and workflow, for as long as it is kept.",
         examples=["order-17"],
     ),
 ]
 Prefer = Annotated[
-    str | None,
+    str,
     Header(description="`wait=N` waits up to N seconds for the run's end (RFC 7240).", examples=["wait=5"]),
 ]
 
@@ -67,8 +66,8 @@ class Starting:
         request: Request,
         instance: InstanceName,
         start: Annotated[RunStart, Body(openapi_examples=EXAMPLES)],
-        key: StartKey = None,
-        prefer: Prefer = None,  # noqa: ARG002  # declared for the schema, read from the request: it may come twice
+        key: StartKey = ABSENT,
+        prefer: Prefer = ABSENT,  # noqa: ARG002  # declared for the schema, read from the request: it may come twice
     ) -> Response:
         """Start a run.
 

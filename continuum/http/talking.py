@@ -9,27 +9,24 @@ from fastapi import Body, Header, Path
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from continuum.client.inputs import NAME_MAX, Json
+from continuum.client.inputs import Json
 from continuum.http.desk import Desk
-from continuum.http.headers import KEY_PATTERN, idempotency_key
-from continuum.http.parameters import InstanceName, RunId
-from continuum.http.shapes import RunCancel
+from continuum.http.headers import Key, idempotency_key
+from continuum.http.parameters import ABSENT, InstanceName, RunId
+from continuum.http.shapes import RunCancel, ShortName
 from continuum.http.writing import answer
 
 CANCEL_SECONDS = 2.0  # that a cancel waits for another node to honour it
 
 DeliveryKey = Annotated[
-    str | None,
+    Key,
     Header(
         alias="Idempotency-Key",
-        pattern=KEY_PATTERN,
         description="A delivery id: a signal that was accepted under it before is a duplicate.",
         examples=["webhook-4711"],
     ),
 ]
-SignalName = Annotated[
-    str, Path(min_length=1, max_length=NAME_MAX, description="The signal's name.", examples=["fraud_review"])
-]
+SignalName = Annotated[ShortName, Path(description="The signal's name.", examples=["fraud_review"])]
 PAYLOADS: Any = {
     "verdict": {"summary": "A verdict", "value": {"ok": True}},
     "nothing": {"summary": "No payload", "value": None},
@@ -48,7 +45,7 @@ class Talking:
         run_id: RunId,
         name: SignalName,
         payload: Annotated[Any, Body(openapi_examples=PAYLOADS, description="The payload: any JSON.")] = None,
-        key: DeliveryKey = None,
+        key: DeliveryKey = ABSENT,
     ) -> Response:
         """Send a run a signal.
 

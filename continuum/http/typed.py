@@ -21,7 +21,7 @@ from continuum.client.inputs import Json, Named
 from continuum.definitions.catalog import catalog
 from continuum.definitions.workflow import Workflow
 from continuum.http.describing import SIGNALLED, STARTED, WRITES, Adding
-from continuum.http.parameters import InstanceName, RunId
+from continuum.http.parameters import ABSENT, InstanceName, RunId
 from continuum.http.shapes import RunEnding, RunStartOptions
 from continuum.http.starting import Prefer, Starting, StartKey
 from continuum.http.talking import DeliveryKey, Talking
@@ -67,8 +67,8 @@ def _starts(workflow: Workflow[..., Any], starting: Starting, path: str, title: 
         request: Request,
         instance: InstanceName,
         start: model,
-        key: StartKey = None,
-        prefer: Prefer = None,  # noqa: ARG001  # as in Starting.start_run
+        key: StartKey = ABSENT,
+        prefer: Prefer = ABSENT,  # noqa: ARG001  # as in Starting.start_run
     ) -> Response:
         sent = await request.json()
         called = Named(workflow.name, None, Json(to_json(sent.get("input", {})), at="/input"))
@@ -85,7 +85,7 @@ def _signals(signal: str, kind: Any, talking: Talking) -> Callable[..., Any]:
         instance: InstanceName,
         run_id: RunId,
         payload: Annotated[kind, Body()],  # noqa: ARG001  # a model that was made of it; what is sent is what came
-        key: DeliveryKey = None,
+        key: DeliveryKey = ABSENT,
     ) -> Response:
         return await talking.send(instance, run_id, signal, await request.json(), key)
 

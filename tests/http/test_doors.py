@@ -212,3 +212,10 @@ async def test_probes_tell_live_from_ready(host: FastAPI) -> None:
         assert (await client.get("/health/live")).status_code == 200
         assert kind(await client.get("http://host/continuum/nobody/health/live")) == (404, "instance-not-found")
         assert pointers(await client.get("http://host/continuum/no%20name/health/live")) == ["instance"]
+
+
+async def test_other_methods_are_told_all_that_a_path_takes(memory: httpx.AsyncClient) -> None:
+    answer = await memory.delete("/runs")
+    assert kind(answer) == (405, "method-not-allowed")
+    assert answer.headers["allow"] == "GET, POST"
+    assert (await memory.post("/health/live")).headers["allow"] == "GET"
