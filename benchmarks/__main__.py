@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--quick] [throughput|parked|latency|replaying …]`: measure on a server of our own, fsync on."""
+"""`python -m benchmarks [--quick] [throughput|parked|latency|replaying|cluster …]`: measure on a server of our own, fsync on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 
-from benchmarks import latency, parked, replaying, throughput
+from benchmarks import cluster, latency, parked, replaying, throughput
 from benchmarks.measuring import Figure, settings_of
 from continuum.embedded_postgres import Server
 
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Measure] = {
     "latency": latency.measure,
     "parked": parked.measure,
     "replaying": replaying.measure,
+    "cluster": cluster.measure,
 }
 
 

@@ -128,7 +128,7 @@ class Talker:
     async def _encode(self, run_id: str, name: str, payload: object) -> bytes:
         """Encode a payload, by the workflow's contract if it declares one and its code is here."""
         shape = None
-        if self._catalog.declares_signals:
+        if self._catalog.declares_signal(name):  # else there is no need to ask which workflow the run is of
             workflow = await self._workflow_of(run_id)
             shape = workflow.signals.get(name) if workflow is not None else None
         try:

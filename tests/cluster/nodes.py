@@ -94,20 +94,13 @@ class Node:
     def start(self) -> Self:
         """Start the process."""
         self._socket.listen(128)
-        command = [
-            sys.executable,
-            "-m",
-            "uvicorn",
-            f"tests.cluster.host:{self._factory}",
-            "--factory",
-            "--no-access-log",
-        ]
-        command += ["--timeout-graceful-shutdown", "10"]
+        factory = f"tests.cluster.host:{self._factory}"
+        handed = [] if self._workers > 1 else [self._socket.fileno()]
+        command = [sys.executable, "-m", "tests.cluster.serve", str(self._socket.fileno()), factory]
         if self._workers > 1:
-            command += ["--workers", str(self._workers), "--port", str(self.port)]
             self._socket.close()
-        else:
-            command += ["--fd", str(self._socket.fileno())]
+            command = [sys.executable, "-m", "uvicorn", factory, "--factory", "--no-access-log"]
+            command += ["--workers", str(self._workers), "--port", str(self.port)]
         with self._output.open("ab") as output:
             self._process = subprocess.Popen(
                 command,
@@ -116,7 +109,7 @@ class Node:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                pass_fds=[] if self._workers > 1 else [self._socket.fileno()],
+                pass_fds=handed,
                 start_new_session=True,
             )
         self._socket.close()  # the process has its own
