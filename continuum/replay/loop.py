@@ -103,7 +103,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.is_shut = False
         self._ready: list[asyncio.Handle] = []
         self._tasks: list[WorkflowTask] = []
-        self._early: dict[object, asyncio.Task[Any]] = {}  # made for `as_completed` before it asked, by coroutine
+        self._early: dict[object, asyncio.Task[Any]] | None = (
+            None  # made for `as_completed` before it asked, by coroutine
+        )
         self._named = 0
         self._seed = seed
         self._identities = 0
@@ -170,8 +172,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         together = _given_to_as_completed()
         if together is None:
             return self._new_task(coro, name, context)
+        self._early = self._early or {}
         if coro not in self._early:
-            self._start_together(coro, together)
+            self._start_together(coro, together, self._early)
         return self._early.pop(coro)
 
     def _new_task(
@@ -190,7 +193,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._tasks.append(task)
         return task
 
-    def _start_together(self, coro: Coroutine[Any, Any, Any], together: object) -> None:
+    def _start_together(
+        self, coro: Coroutine[Any, Any, Any], together: object, early: dict[object, asyncio.Task[Any]]
+    ) -> None:
         """Start what `as_completed` was given in the order in which it was given.
 
         It makes a set of them first and asks for one task after the other in the order of that set, which is the order
@@ -206,8 +211,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             self.owner.misused(error)
             raise error
         for given in listed:
-            if asyncio.iscoroutine(given) and given not in self._early:
-                self._early[given] = self._new_task(given)
+            if asyncio.iscoroutine(given) and given not in early:
+                early[given] = self._new_task(given)
 
     def _identity(self) -> int:
         self._identities += 1

@@ -19,7 +19,7 @@ import contextvars
 import json
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import datetime
 from random import Random
 from typing import Any
@@ -91,7 +91,7 @@ class Machine:
         self._timers = _NO_TIMERS
         self._signals = _NO_SIGNALS
         self._random: Random | None = None
-        self._scheduled: dict[int, ScheduledActivity] = {}
+        self._scheduled: dict[int, ScheduledActivity] | None = None
         self._resolved: list[int] | None = None
         self._logs: list[LogLine] | None = None
 
@@ -173,7 +173,7 @@ class Machine:
     @property
     def has_more(self) -> bool:
         """Whether replay found the code asking for more than the journal holds."""
-        return bool(self._tape.added) or self._is_over
+        return self._tape.unwritten > 0 or self._is_over
 
     @property
     def last_seq(self) -> int:
@@ -183,7 +183,7 @@ class Machine:
     @property
     def unwritten(self) -> int:
         """How many events replay added beyond the journaled ones; the next turn carries them."""
-        return len(self._tape.added)
+        return self._tape.unwritten
 
     @property
     def waits_for(self) -> tuple[str, ...]:
@@ -216,6 +216,7 @@ class Machine:
         self._open[command.command_id] = future
         if is_new:
             name, arguments = command.name or "", command.payload or b""
+            self._scheduled = self._scheduled or {}
             self._scheduled[command.command_id] = ScheduledActivity(
                 command.command_id, event.seq, name, arguments, options, command.key
             )
@@ -237,9 +238,9 @@ class Machine:
         payload = event.payload or b"null"
         return Failure.decode(payload) if event.name == RAISED else payload
 
-    async def signal(self, name: str) -> bytes | None:
+    def signal(self, name: str) -> Coroutine[Any, Any, bytes | None]:
         """Take the oldest unconsumed signal of this name, or wait for the next; a cancelled wait consumes nothing."""
-        return await self._mail().take(name, asyncio.Future(loop=self._loop))
+        return self._mail().take(name, asyncio.Future(loop=self._loop))
 
     def has_signal(self, name: str) -> bool:
         """Tell whether a signal of this name could be taken without waiting."""
@@ -371,7 +372,7 @@ class Machine:
         return self._drift
 
     def _resolve(self, command_id: int) -> None:
-        if self._scheduled.pop(command_id, None) is None:  # else its task was never made
+        if not self._scheduled or self._scheduled.pop(command_id, None) is None:  # else its task was never made
             self._resolved = self._resolved or []
             self._resolved.append(command_id)
 
@@ -446,12 +447,11 @@ class Machine:
         outcome: Outcome | None = Stuck(self._stuck) if self._stuck is not None else self.outcome
         turn = Turn(
             self._tape.take(),
-            tuple(self._scheduled.values()) if outcome is None else (),
+            tuple(self._scheduled.values()) if self._scheduled and outcome is None else (),
             tuple(self._resolved or ()),
             self.deadline if outcome is None else None,
             outcome,
             tuple(self._logs or ()),
         )
-        self._scheduled.clear()
-        self._resolved = self._logs = None
+        self._scheduled = self._resolved = self._logs = None
         return turn

@@ -13,12 +13,12 @@ class Signals:
     __slots__ = ("_received", "_waits")
 
     def __init__(self) -> None:
-        self._received: list[tuple[str, bytes | None]] = []
+        self._received: list[tuple[str, bytes | None]] | None = None  # made when it is needed: most are waited for
         self._waits: list[tuple[str, Waiting]] = []
 
     def has(self, name: str) -> bool:
         """Tell whether a signal of this name could be taken without waiting."""
-        return any(received == name for received, _ in self._received)
+        return any(received == name for received, _ in self._received or ())
 
     @property
     def awaited(self) -> tuple[str, ...]:
@@ -28,13 +28,15 @@ class Signals:
     def receive(self, name: str, payload: bytes | None) -> None:
         """Give a signal to who has waited longest, or keep it."""
         if not self._serve(name, payload):
+            self._received = self._received or []
             self._received.append((name, payload))
 
     async def take(self, name: str, future: Waiting) -> bytes | None:
         """Take the oldest signal of this name, or wait for the next by `future`."""
-        for index, (received, payload) in enumerate(self._received):
-            if received == name:
-                del self._received[index]
+        received = self._received or []
+        for index, (its_name, payload) in enumerate(received):
+            if its_name == name:
+                del received[index]
                 return payload
         wait = (name, future)
         self._waits.append(wait)
@@ -43,7 +45,7 @@ class Signals:
         except asyncio.CancelledError:
             was_served = future.done() and not future.cancelled()  # and cancelled, in the same drive: nobody saw it
             if was_served and not self._serve(name, future.result()):
-                self._received.insert(0, (name, future.result()))
+                self._received = [(name, future.result()), *(self._received or ())]
             raise
         finally:
             if wait in self._waits:

@@ -11,10 +11,10 @@ from continuum.model.events import Event, EventType
 class Tape:
     """Journaled events ahead of the cursor, then new ones behind the end."""
 
-    __slots__ = ("_cursor", "_history", "added", "last_seq")
+    __slots__ = ("_added", "_cursor", "_history", "last_seq")
 
     def __init__(self) -> None:
-        self.added: list[Event] = []
+        self._added: list[Event] | None = None
         self.last_seq = 0
         self._history: Sequence[Event] = ()
         self._cursor = 0
@@ -55,11 +55,16 @@ class Tape:
         """Append a new event, and return it."""
         self.last_seq += 1
         event = Event(self.last_seq, type, at, command_id, message_id, name, payload, key)
-        self.added.append(event)
+        self._added = self._added or []
+        self._added.append(event)
         return event
 
     def take(self) -> tuple[Event, ...]:
         """Take out what was added."""
-        added = tuple(self.added)
-        self.added.clear()
+        added, self._added = tuple(self._added or ()), None
         return added
+
+    @property
+    def unwritten(self) -> int:
+        """How many events were added and not taken out."""
+        return len(self._added or ())

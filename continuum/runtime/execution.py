@@ -26,10 +26,10 @@ from continuum.model.tasks import ClaimedTask, NewTask
 from continuum.model.writes import Commit, Landed, Start, Unwritable, Verdict
 from continuum.replay.machine import Machine
 from continuum.replay.matching import Drift
-from continuum.replay.turns import Turn
+from continuum.replay.turns import RunInfo, Turn
 from continuum.runtime.decisions import answer_of, ending_of, pending_start, read_by, too_long, why_stuck
 from continuum.runtime.flight import Flight, Phase
-from continuum.runtime.home import Facts, Home, Letter, Settled
+from continuum.runtime.home import Home, Letter, Settled
 from continuum.runtime.ledger import Ledger
 
 
@@ -51,7 +51,9 @@ class Execution:
         "phase",
     )
 
-    def __init__(self, facts: Facts, machine: Machine | None, home: Home[Execution], *, owner: str, token: int) -> None:
+    def __init__(
+        self, facts: RunInfo, machine: Machine | None, home: Home[Execution], *, owner: str, token: int
+    ) -> None:
         self.facts = facts
         self.machine = machine
         self._ledger = Ledger(facts, owner=owner, token=token)
@@ -90,7 +92,7 @@ class Execution:
             self._start_elsewhere(run, arguments, now, chosen=chosen)
             return
         turn = self.machine.begin(arguments, now)
-        if why_stuck(turn, self._written, self.facts.history_max) is not None:
+        if why_stuck(turn, self._written, self._home.history_max) is not None:
             self._start_elsewhere(run, arguments, now, chosen=chosen)
             return
         tasks, leased = self._tasks_of(turn)
@@ -128,8 +130,8 @@ class Execution:
             self._home.observe("run.drifted", self, seq=drift.seq, expected=drift.expected, found=drift.found)
             self._block(str(drift))
             return
-        if self._written > self.facts.history_max:
-            self._block(too_long(self.facts.history_max))
+        if self._written > self._home.history_max:
+            self._block(too_long(self._home.history_max))
             return
         self._plan()
 
@@ -229,7 +231,7 @@ class Execution:
         assert self.machine is not None
         answers = [answer_of(letter.message) for letter in letters if self._concerns(letter.message)]
         turn = self.machine.turn(answers, self._home.database_now())
-        stuck = why_stuck(turn, self._written, self.facts.history_max)
+        stuck = why_stuck(turn, self._written, self._home.history_max)
         if stuck is not None:
             self._mailbox = letters
             self._block(stuck)

@@ -30,22 +30,13 @@ class Letter(Struct, frozen=True):
     settled: Settled | None = None
 
 
-class Facts(Struct, frozen=True, gc=False):
-    """What an execution knows of its run from the start; `limits` of the instance included."""
-
-    run_id: str
-    workflow: str
-    version: int
-    namespace: str
-    generation: int
-    history_max: int
-
-
 E_contra = TypeVar("E_contra", contravariant=True)  # an execution
 
 
 class Home(Protocol[E_contra]):
     """What an execution needs from the process that it lives in."""
+
+    history_max: int
 
     def submit(self, write: Write, settled: Settled) -> None:
         """Hand a write to the group committer."""

@@ -15,9 +15,8 @@ from continuum.model.runs import NewRun
 from continuum.model.states import RunState
 from continuum.model.tasks import Attempt, ClaimedTask, NewTask, TaskKey
 from continuum.model.writes import Commit, ReadMessage, Start
-from continuum.replay.turns import ScheduledActivity, Turn
+from continuum.replay.turns import RunInfo, ScheduledActivity, Turn
 from continuum.runtime.decisions import end_state
-from continuum.runtime.home import Facts
 
 REASON_MAX = 16_384  # characters; a reason carries a traceback at most
 BLOCKED_BACKOFF_SECONDS = 10.0  # until a blocked run is tried again; code that fits may have arrived by then
@@ -28,7 +27,7 @@ class Ledger:
 
     __slots__ = ("_facts", "_state", "_wake_at", "owner", "token")
 
-    def __init__(self, facts: Facts, *, owner: str, token: int) -> None:
+    def __init__(self, facts: RunInfo, *, owner: str, token: int) -> None:
         self._facts = facts
         self.owner = owner
         self.token = token

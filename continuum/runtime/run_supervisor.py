@@ -28,7 +28,7 @@ from continuum.runtime.activity_supervisor import ActivitySupervisor
 from continuum.runtime.component import Component, Nudge
 from continuum.runtime.delivery import Delivery
 from continuum.runtime.execution import Execution
-from continuum.runtime.home import Facts, Letter, Settled
+from continuum.runtime.home import Letter, Settled
 from continuum.runtime.ledger import BLOCKED_BACKOFF_SECONDS
 from continuum.runtime.node import Node
 from continuum.runtime.pubsub import PubSub
@@ -75,7 +75,7 @@ class RunSupervisor(Component):
         self._attempts = attempts
         self._find_workflow = find_workflow
         self._cache = cache
-        self._history_max = history_max
+        self.history_max = history_max
         self._payload_max = payload_max
         self._idle: dict[str, Execution] = {}  # least recently idle first
         self._deadlines: Callable[[Execution, datetime], object] | None = None
@@ -137,13 +137,9 @@ class RunSupervisor(Component):
         assert owner is not None, "ask for room first"
         self._make_way(1)
         now = self._node.database_now()
-        machine = Machine(
-            workflow,
-            RunInfo(run.run_id, run.workflow, run.version, 1, run.namespace, self._node.instance, now),
-            payload_max=self._payload_max,
-        )
-        facts = Facts(run.run_id, run.workflow, run.version, run.namespace, 1, self._history_max)
-        execution = Execution(facts, machine, self, owner=owner, token=1)
+        info = RunInfo(run.run_id, run.workflow, run.version, 1, run.namespace, self._node.instance, now)
+        machine = Machine(workflow, info, payload_max=self._payload_max)
+        execution = Execution(info, machine, self, owner=owner, token=1)
         self._registry.add(run.run_id, execution)
         self.soon(lambda: execution.begin(run, arguments, chosen=chosen, settled=settled))
 
@@ -167,8 +163,7 @@ class RunSupervisor(Component):
             row.run_id, row.workflow, row.version, row.generation, row.namespace, self._node.instance, row.created_at
         )
         machine = Machine(workflow, info, payload_max=self._payload_max) if workflow is not None else None
-        facts = Facts(row.run_id, row.workflow, row.version, row.namespace, row.generation, self._history_max)
-        execution = Execution(facts, machine, self, owner=owner, token=claim.token)
+        execution = Execution(info, machine, self, owner=owner, token=claim.token)
         self._registry.add(row.run_id, execution)
         self.observe("run.resumed", execution, events=len(loaded.history))
         self.soon(lambda: execution.resume(loaded))
