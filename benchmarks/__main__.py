@@ -1,14 +1,25 @@
-"""`python -m benchmarks [--quick] [throughput|parked|latency|replaying|cluster …]`: measure on a server of our own, fsync on."""
+"""`python -m benchmarks [--quick] [--asyncio] [throughput|parked|latency|replaying|cluster …]`: on a server of our own.
+
+On uvloop, as uvicorn runs its hosts, unless it is missing or `--asyncio` asks for the loop of the standard library.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import platform
 import sys
 from collections.abc import Awaitable, Callable
+from types import ModuleType
 
 from benchmarks import cluster, latency, parked, replaying, throughput
 from benchmarks.measuring import Figure, settings_of
 from continuum.embedded_postgres import Server
+
+try:
+    import uvloop
+except ModuleNotFoundError:  # on Windows
+    uvloop = None  # type: ignore[assignment]
 
 Measure = Callable[..., Awaitable[list[Figure]]]
 BENCHMARKS: dict[str, Measure] = {
@@ -18,21 +29,23 @@ BENCHMARKS: dict[str, Measure] = {
     "replaying": replaying.measure,
     "cluster": cluster.measure,
 }
+FLAGS = ("--quick", "--asyncio")
 
 
 def main() -> None:
     """Run the chosen benchmarks, all by default."""
     arguments = sys.argv[1:]
-    quick = "--quick" in arguments
-    chosen = [name for name in arguments if name != "--quick"] or list(BENCHMARKS)
+    chosen = [name for name in arguments if name not in FLAGS] or list(BENCHMARKS)
     unknown = [name for name in chosen if name not in BENCHMARKS]
     if unknown:
-        sys.exit(f"no benchmark is named {unknown[0]!r}; there are: {', '.join(BENCHMARKS)}")
+        sys.exit(f"no benchmark is named {unknown[0]!r}; there are: {', '.join(BENCHMARKS)}; flags: {' '.join(FLAGS)}")
+    loop: ModuleType = asyncio if "--asyncio" in arguments or uvloop is None else uvloop
     with Server(fsync=True, shared_buffers="1GB") as server:
         print("PostgreSQL:", ", ".join(f"{key} {value}" for key, value in asyncio.run(settings_of(server.url)).items()))
+        print(f"Python {platform.python_version()} on {loop.__name__}, {os.cpu_count()} cores for both")
         for name in chosen:
             print(f"{name} …", file=sys.stderr, flush=True)
-            for figure in asyncio.run(BENCHMARKS[name](server.url, quick=quick)):
+            for figure in loop.run(BENCHMARKS[name](server.url, quick="--quick" in arguments)):
                 print(figure, flush=True)
 
 
