@@ -8,6 +8,7 @@ Same names, same values, same errors as in process. What a request cannot carry 
 none), `session=`, and the traceback of a failed run.
 """
 
+from continuum.errors import RequestFailed
 from continuum.rest.client import Client
 
-__all__ = ["Client"]
+__all__ = ["Client", "RequestFailed"]
