@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import statistics
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,24 +44,6 @@ async def instance(url: str, **options: Any) -> AsyncIterator[Instance]:
     """Run the default instance on a freshly migrated database."""
     async with continuum.application(url, migrations="upgrade", **options) as app:
         yield app
-
-
-@contextmanager
-def calm_collector() -> Iterator[None]:
-    """Do what `service/` does at its start: what is loaded is frozen, and the collector looks at less, less often.
-
-    Python's own thresholds (a look at the young every 700 objects) are made for small heaps: with a thousand runs in
-    flight a quarter of the processor goes into looking at objects that are all alive.
-    """
-    before = gc.get_threshold()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
 
 
 async def settings_of(url: str) -> dict[str, str]:

@@ -8,9 +8,10 @@ from functools import partial
 from typing import Any
 
 import continuum
-from benchmarks.measuring import Figure, calm_collector, instance, repeated
+from benchmarks.measuring import Figure, instance, repeated
 from benchmarks.workflows import one_step, ten_steps
 from continuum import Workflow
+from service.app import calm_collector
 
 REPETITIONS = 3
 

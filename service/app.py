@@ -7,10 +7,11 @@ are handed over, and then the server ends (give it `--timeout-graceful-shutdown`
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Response
@@ -53,6 +54,7 @@ def create_app(settings: Settings | None = None, **options: Any) -> FastAPI:
             for engine in engines.values():
                 stack.push_async_callback(engine.dispose)  # ours: Continuum disposes of no engine of its host
             await stack.enter_async_context(continuum.lifespan(*tenants, on_sigterm=True))
+            stack.enter_context(calm_collector())
             yield
 
     app = FastAPI(title="Continuum", version=continuum.__version__, lifespan=lifespan)
@@ -66,6 +68,24 @@ def create_app(settings: Settings | None = None, **options: Any) -> FastAPI:
     )
     _add_probes(app, engines)
     return app
+
+
+@contextmanager
+def calm_collector() -> Iterator[None]:
+    """Let the garbage collector look at less, less often: what is loaded is frozen.
+
+    Python's own thresholds (a look at the young every 700 objects) are made for small heaps: with a thousand runs in
+    flight a quarter of the processor goes into looking at objects that are all alive. For a process of one's own.
+    """
+    before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 class Bearer:
