@@ -68,7 +68,9 @@ async def test_a_run_on_another_node_is_followed(host: FastAPI, app: Instance, p
             assert [event["event"] async for event in told] == ["signal_received", "completed", "end"]
 
 
-async def test_a_drain_ends_every_stream_at_once(host: FastAPI) -> None:
+async def test_a_drain_ends_every_stream_at_once(host: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("continuum.client.wire.FOLLOW_FIRST_SECONDS", 60.0)
+    monkeypatch.setattr("continuum.client.wire.FOLLOW_SLOWEST_SECONDS", 60.0)
     async with continuum.application() as app, served(host) as url:
         base = f"{url}/continuum/continuum"
         async with httpx.AsyncClient(base_url=base, timeout=30) as client:
