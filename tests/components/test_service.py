@@ -1,6 +1,7 @@
 """The deployable host: what it reads from the environment, its probes, its token, its size."""
 
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
@@ -9,11 +10,25 @@ from fastapi import FastAPI
 
 import continuum
 import service.app
+from continuum.composition.building import instances
+from continuum.definitions.catalog import scoped_catalog
 from continuum.errors import ConfigurationError
 from service.settings import Settings
 
 ROOT = Path(service.app.__file__).parent
 ORDER = {"order": {"id": "o-1", "customer": "c-1", "cents": 4_200}}
+
+
+@pytest.fixture(autouse=True)
+def _its_workflows_are_its_own() -> Iterator[None]:
+    """Leave nothing behind in the catalog that all tests share."""
+    sys.modules.pop("service.workflows", None)
+    with scoped_catalog():
+        yield
+    sys.modules.pop("service.workflows", None)
+    for name in ("orders", "billing"):
+        if (known := instances.known(name)) is not None:
+            known.forget()
 
 
 @pytest.fixture
