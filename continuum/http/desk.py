@@ -80,12 +80,15 @@ class Desk:
 
     async def ending(self, request: Request, wire: Wire, run_id: str, seconds: float) -> Ending | None:
         """Wait for a run's end; None after the time, when a drain begins, and when the client has gone."""
-        waiting = asyncio.ensure_future(wire.ending(run_id, timeout_seconds=seconds))
-        try:
-            async with self.patience(beyond=seconds):
-                while not (await asyncio.wait({waiting}, timeout=PROBE_SECONDS))[0]:
-                    if await request.is_disconnected():
-                        return None
-            return waiting.result()
-        finally:
-            waiting.cancel()
+        async with self.patience(beyond=seconds):
+            first = min(seconds, PROBE_SECONDS)
+            end = await wire.ending(run_id, timeout_seconds=first)  # most waits are short, and cost no task
+            if end is not None or first == seconds or wire.is_draining:
+                return end
+            waiting = asyncio.ensure_future(wire.ending(run_id, timeout_seconds=seconds - first))
+            try:
+                while not waiting.done() and not await request.is_disconnected():
+                    await asyncio.wait({waiting}, timeout=PROBE_SECONDS)
+                return waiting.result() if waiting.done() else None
+            finally:
+                waiting.cancel()
