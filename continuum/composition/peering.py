@@ -14,13 +14,12 @@ from dataclasses import dataclass
 
 from continuum.composition.options import Settings
 from continuum.errors import ConfigurationError
-from continuum.journal.port import OwnerJournal
 from continuum.runtime.awaiting import Awaiting
 from continuum.runtime.component import Component
 from continuum.runtime.execution import Execution
 from continuum.runtime.node import Node
 from continuum.runtime.peer_door import Askers, PeerDoor
-from continuum.runtime.peers import Peers
+from continuum.runtime.peers import PeerJournal, Peers
 from continuum.runtime.pubsub import PubSub
 from continuum.runtime.registry import Registry
 from continuum.runtime.signing import Keys, keys_of
@@ -92,7 +91,7 @@ class Peering:
         settings: Settings,
         *,
         node: Node,
-        owners: OwnerJournal,
+        journal: PeerJournal,
         registry: Registry[Execution],
         pubsub: PubSub,
         wakes: Wakes,
@@ -102,7 +101,7 @@ class Peering:
         self.peers = Peers(
             f"{settings.name}.peers",
             node=node,
-            owners=owners,
+            journal=journal,
             wakes=wakes,
             keys=lambda: keys_for(settings),
             timeout=options["timeout"],

@@ -111,7 +111,7 @@ class Wiring:
         self.peering = Peering(
             settings,
             node=self.node,
-            owners=journal,
+            journal=journal,
             registry=self.registry,
             pubsub=self.pubsub,
             wakes=self.wakes,

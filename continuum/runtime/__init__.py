@@ -7,4 +7,5 @@ pruner) find work and never import each other: each may be off, and everything i
 
     signal ─► registry: here? ─► execution.offer ─► turn ─► commit ─► effects (attempts begin, awaiters wake)
                    └ no ─► inbox row ─► nudge whoever holds the lease ─► signal_router reads it ─► execution
+                                        (`wakes`: memory, else `peers` by HTTP to its `peer_door`, else a notice)
 """

@@ -13,15 +13,17 @@ tried again everything for it goes by NOTIFY at once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from http import HTTPStatus
-from typing import Literal
+from typing import Literal, Protocol
 
-from continuum.journal.port import OwnerJournal
+from continuum.errors import ContinuumError
+from continuum.journal.port import OwnerJournal, ReadJournal
 from continuum.runtime.component import Component
 from continuum.runtime.node import Node, node_of
 from continuum.runtime.signing import Call, Keys
@@ -90,6 +92,10 @@ class Standing:
     rests_until: float = 0.0
 
 
+class PeerJournal(OwnerJournal, ReadJournal, Protocol):
+    """Who is where, and what time it is."""
+
+
 class Peers(Component):
     """Sends hints to peers; one HTTP client per instance."""
 
@@ -98,7 +104,7 @@ class Peers(Component):
         name: str,
         *,
         node: Node,
-        owners: OwnerJournal,
+        journal: PeerJournal,
         wakes: Wakes,
         keys: Callable[[], Keys],
         timeout: float,
@@ -107,7 +113,7 @@ class Peers(Component):
     ) -> None:
         super().__init__(name)
         self._node = node
-        self._owners = owners
+        self._journal = journal
         self._wakes = wakes
         self._keys = keys
         self._timeout = timeout
@@ -127,6 +133,9 @@ class Peers(Component):
             self._client = self._given or new_client(
                 connections=self._concurrency, timeout=self._timeout, connect_timeout=CONNECT_SECONDS
             )
+            if self._node.owner is None:  # nothing has told it the database's time yet, which calls are signed with
+                with contextlib.suppress(ContinuumError):
+                    self._node.stamp(await self._journal.now())
 
     async def stop(self) -> None:
         """Drop what was not said; close the client if it is ours."""
@@ -237,7 +246,7 @@ class Peers(Component):
         url, learned_at = self._urls.get(owner, (None, -UNKNOWN_SECONDS))
         if url is None and now - learned_at >= UNKNOWN_SECONDS:
             try:
-                living = await self._owners.owners()
+                living = await self._journal.owners()
             except Exception as error:  # noqa: BLE001  # a hint is not sent; whatever is wrong, others will say it
                 logger.debug("the owners could not be read: %r", error)
                 return None

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import continuum
 from continuum import ConfigurationError, InstanceNotStarted, RunCancelled, workflow
 from continuum.clock import VirtualClock
 from continuum.composition import peering
+from continuum.journal.memory import MemoryStore
 from continuum.runtime import peer_door, peers
 from continuum.runtime.signing import WINDOW_SECONDS, Call
 from continuum.telemetry import TelemetryEvent, attach, detach
@@ -478,6 +480,15 @@ async def test_an_insecure_pair_works_without_signatures(stage: Stage, wire: Wir
 async def test_what_peers_are_given_is_checked(stage: Stage, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="peers"):
         await stage.node(peers=options)
+
+
+async def test_calls_are_signed_with_the_time_of_the_database_whatever_the_hosts_say(stage: Stage, wire: Wire) -> None:
+    stage.store = MemoryStore(VirtualClock(stage.clock.now() + timedelta(hours=1)))
+    owner, client = await node_on(stage, wire), await node_on(stage, wire, client_only=True)
+    run_id = await started(owner)
+    await client.instance.signal(run_id, "go", 5)
+    await settled()
+    assert owner.parts.wakes.roads == {"peer": 1}
 
 
 async def test_a_client_without_workers_calls_and_is_told(stage: Stage, wire: Wire, clock: VirtualClock) -> None:
