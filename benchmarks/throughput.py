@@ -58,10 +58,10 @@ async def _figures(scale: int) -> list[Figure]:
             (1, 400, ""),
         )
     ]
-    steps = await repeated(REPETITIONS, partial(in_flight, ten_steps, 2_000 // scale, 200))
+    steps = await repeated(REPETITIONS, partial(in_flight, ten_steps, 4_000 // scale, 1_000))
     figures.append(
         Figure(
-            "ten-activity workflows, 200 in flight",
+            "ten-activity workflows, 1,000 in flight",
             "steps/s",
             tuple(value * 10 for value in steps),
             "target ≥ 10,000 (final 20,000)",

@@ -12,7 +12,10 @@ from continuum.errors import DurableValueError, NotAllowedHere
 class Running(Protocol):
     """The attempt behind a context."""
 
-    instance: str
+    @property
+    def instance(self) -> str:
+        """The instance that it belongs to."""
+        ...
 
     @property
     def context(self) -> ActivityContext:

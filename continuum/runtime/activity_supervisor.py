@@ -20,7 +20,7 @@ from continuum.errors import ContinuumError
 from continuum.journal.port import TaskJournal
 from continuum.model.failure import Failure
 from continuum.model.tasks import Attempt, Beat, ClaimedTask, TaskKey
-from continuum.runtime.attempt import RunningAttempt
+from continuum.runtime.attempt import RunningAttempt, Workplace
 from continuum.runtime.component import Loop
 from continuum.runtime.delivery import Delivery
 from continuum.runtime.node import Node
@@ -78,7 +78,6 @@ class ActivitySupervisor(Loop):
         self._wakes = wakes
         self._max_concurrency = max_concurrency
         self._threads_max = threads
-        self._threads: DaemonThreads | None = None
         self._queues = dict(queues)
         self._state = state
         self._payload_max = payload_max
@@ -90,7 +89,7 @@ class ActivitySupervisor(Loop):
         self._known: dict[Attempt, None] = {}  # begun, or ended with their last write still on its way
         self._starved = False  # somebody asked for a slot and got none
         self._chores: set[asyncio.Task[None]] = set()
-        self._surroundings = contextvars.Context()
+        self._place = self._workplace()
         self.is_open = False
 
     # --- slots --------------------------------------------------------------------------------------------------------
@@ -159,18 +158,7 @@ class ActivitySupervisor(Loop):
             older = self._attempts.get(task.attempt.key)
             if older is not None:  # under a lease that was lost: its result would be refused
                 older.cancel()
-            attempt = RunningAttempt(
-                task,
-                activity,
-                clock=self._node.clock,
-                threads=self._pool(),
-                reports=self,
-                instance=self._node.instance,
-                state=self._state,
-                payload_max=self._payload_max,
-                details_max=self._details_max,
-                surroundings=self._surroundings,
-            )
+            attempt = RunningAttempt(task, activity, self._place)
             self._attempts[task.attempt.key] = attempt
             self._known[task.attempt] = None
             if self._node.emit.is_heard:
@@ -246,7 +234,7 @@ class ActivitySupervisor(Loop):
 
     async def start(self) -> None:
         """Open for attempts; they see the context variables of whoever enters the instance, and nobody else's."""
-        self._surroundings = contextvars.copy_context()
+        self._place = self._workplace()
         self.is_open = True
         await super().start()
 
@@ -259,9 +247,7 @@ class ActivitySupervisor(Loop):
         for chore in tuple(self._chores):
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
-            self._threads = None
+        self._place.threads.shutdown(wait=False, cancel_futures=True)
 
     async def drain(self, deadline_seconds: float) -> None:
         """Await running attempts until the deadline; then each loses this attempt and is retried elsewhere."""
@@ -289,10 +275,17 @@ class ActivitySupervisor(Loop):
                 attempt.cancel()
         return False
 
-    def _pool(self) -> DaemonThreads:
-        if self._threads is None:
-            self._threads = DaemonThreads(self._threads_max, name=f"{self.name}-thread")
-        return self._threads
+    def _workplace(self) -> Workplace:
+        return Workplace(
+            self._node.instance,
+            self._node.clock,
+            DaemonThreads(self._threads_max, name=f"{self.name}-thread"),
+            self,
+            self._state,
+            contextvars.copy_context(),
+            self._payload_max,
+            self._details_max,
+        )
 
 
 def _beat_of(attempt: RunningAttempt) -> Beat:

@@ -11,7 +11,7 @@ import asyncio
 import contextvars
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from continuum import codec
 from continuum.clock import Cancellable, Clock
@@ -45,82 +45,74 @@ class Reports(Protocol):
         ...
 
 
+class Workplace(NamedTuple):
+    """Where attempts of one instance run: the same for all of them."""
+
+    instance: str
+    clock: Clock
+    threads: Executor
+    reports: Reports
+    state: Any
+    surroundings: contextvars.Context
+    payload_max: int
+    details_max: int
+
+
 class RunningAttempt:
     """A try in progress."""
 
     __slots__ = (
         "_beaten_at",
-        "_clock",
         "_context",
-        "_details_max",
+        "_deadline",
+        "_has_begun",
         "_is_cancelled",
-        "_payload_max",
-        "_reports",
+        "_place",
         "_running",
-        "_state",
-        "_surroundings",
-        "_threads",
-        "_timers",
+        "_silence",
         "activity",
         "details",
         "has_beaten",
-        "instance",
         "is_over",
         "task",
     )
 
-    def __init__(
-        self,
-        task: ClaimedTask,
-        activity: Activity[..., Any],
-        *,
-        clock: Clock,
-        threads: Executor,
-        reports: Reports,
-        instance: str,
-        state: Any,
-        payload_max: int,
-        details_max: int,
-        surroundings: contextvars.Context,
-    ) -> None:
+    def __init__(self, task: ClaimedTask, activity: Activity[..., Any], place: Workplace) -> None:
         self.task = task
+        self.activity = activity
         self.is_over = False
         self.details: bytes | None = None
         self.has_beaten = False
-        self.activity = activity
-        self._clock = clock
-        self._threads = threads
-        self._reports = reports
-        self._payload_max = payload_max
-        self._details_max = details_max
-        self._surroundings = surroundings
-        self.instance = instance
+        self._place = place
         self._context: ActivityContext | None = None
-        self._state = state
+        self._has_begun = False
         self._is_cancelled = False
         self._running: asyncio.Future[Any] | None = None
-        self._timers: list[Cancellable] = []
-        self._beaten_at = clock.monotonic()
+        self._deadline: Cancellable | None = None
+        self._silence: Cancellable | None = None
+        self._beaten_at = 0.0
 
     def begin(self) -> None:
         """Start the function."""
-        options = self.task.options
+        place, options = self._place, self.task.options
         loop = asyncio.get_running_loop()
-        context = self._surroundings.copy()
+        context = place.surroundings.copy()
         context.run(current.set, self)
         if self.activity.is_async:
             self._running = loop.create_task(self._perform(), context=context)
         else:
-            self._running = loop.run_in_executor(self._threads, context.run, self._perform_blocking)
-        self._running.add_done_callback(self._done)
+            self._has_begun = True
+            self._running = loop.run_in_executor(place.threads, context.run, self._perform_blocking)
+            self._running.add_done_callback(self._returned_from_thread)
         if options.timeout_seconds is not None:
-            self._timers.append(self._clock.call_later(options.timeout_seconds, self._outlived))
+            self._deadline = place.clock.call_later(options.timeout_seconds, self._outlived)
         if options.heartbeat_timeout_seconds is not None:
+            self._beaten_at = place.clock.monotonic()
             self._watch_heartbeat(options.heartbeat_timeout_seconds)
 
     def cancel(self) -> None:
         """Stop it: nobody waits for its result any more."""
-        self._end(lambda: self._reports.stopped(self))
+        self._end(lambda: self._place.reports.stopped(self))
 
     def abandon(self) -> None:
         """Stop it without a word: who calls says what becomes of the task."""
@@ -138,7 +130,12 @@ class RunningAttempt:
         if details is not None:
             self.details = details
         self.has_beaten = True
-        self._beaten_at = self._clock.monotonic()
+        self._beaten_at = self._place.clock.monotonic()
+
+    @property
+    def instance(self) -> str:
+        """The instance that it belongs to."""
+        return self._place.instance
 
     @property
     def is_cancelled(self) -> bool:
@@ -164,17 +161,26 @@ class RunningAttempt:
             attempt=self.task.attempt.attempt,
             idempotency_key=self.task.idempotency_key or f"{key.run_id}/{key.generation}/{key.command_id}",
             instance=self.instance,
-            state=self._state,
+            state=self._place.state,
             last_heartbeat=self.task.details,
-            details_max=self._details_max,
+            details_max=self._place.details_max,
         )
 
-    async def _perform(self) -> bytes:
+    async def _perform(self) -> None:
+        """Run the function and say what came of it, from inside its task: that saves a pass of the loop."""
+        self._has_begun = True
         activity = self.activity
         try:
-            return self._seal(await activity.signature.parameters.call(activity.fn, self.task.arguments))
+            payload = self._seal(await activity.signature.parameters.call(activity.fn, self.task.arguments))
         except SystemExit as error:  # which a task would hand on to the host's loop, and so end the host
-            raise RuntimeError(f"the activity tried to end the process: SystemExit({error.code})") from error
+            self._ended(None, RuntimeError(f"the activity tried to end the process: SystemExit({error.code})"))
+        except asyncio.CancelledError:
+            self._ended(None, asyncio.CancelledError("the activity cancelled itself"))
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever it is: the policy decides
+            self._ended(None, error)
+        else:
+            self._ended(payload, None)
 
     def _perform_blocking(self) -> bytes:
         activity = self.activity
@@ -182,54 +188,58 @@ class RunningAttempt:
 
     def _seal(self, result: Any) -> bytes:
         payload = self.activity.signature.result.encode(result)
-        return codec.check_size(payload, self._payload_max, f"the result of activity {self.task.activity}")
+        return codec.check_size(payload, self._place.payload_max, f"the result of activity {self.task.activity}")
 
-    def _done(self, running: asyncio.Future[Any]) -> None:
-        # No cycle is left: memory is free at once, not at the next garbage collection.
-        self._running = self._context = None
-        self._reports.vacated(self)
-        if self.is_over:
-            if not running.cancelled():
-                running.exception()  # retrieved, so that asyncio does not complain about what concerns nobody
-            return
-        if running.cancelled():  # not by us: the function cancelled itself
-            error: BaseException | None = asyncio.CancelledError("the activity cancelled itself")
+    def _returned_from_thread(self, running: asyncio.Future[bytes]) -> None:
+        if running.cancelled():  # while it waited for a thread, at the end of the instance
+            self._ended(None, asyncio.CancelledError("the activity was never begun"))
         else:
             error = running.exception()
-        if error is None:
-            self._end(lambda: self._reports.returned(self, running.result()))
-        else:
-            failure = failure_of(error, details_max=self._details_max)
+            self._ended(running.result() if error is None else None, error)
+
+    def _ended(self, payload: bytes | None, error: BaseException | None) -> None:
+        # No cycle is left: memory is free at once, not at the next garbage collection.
+        self._running = self._context = None
+        self._place.reports.vacated(self)
+        if self.is_over:  # what came of it concerns nobody
+            return
+        if payload is not None:
+            self._end(lambda: self._place.reports.returned(self, payload))
+        elif error is not None:
+            failure = failure_of(error, details_max=self._place.details_max)
             if isinstance(error, DurableValueError):  # the same value would be refused again
                 failure = _final(failure)
-            self._end(lambda: self._reports.raised(self, failure))
+            self._end(lambda: self._place.reports.raised(self, failure))
 
     def _outlived(self) -> None:
         limit = self.task.options.timeout_seconds
         message = f"attempt {self.task.attempt.attempt} ran longer than its timeout of {limit:g} s"
         failure = Failure(TIMED_OUT, message, causes=(TIMED_OUT,), timed_out=True)
-        self._end(lambda: self._reports.raised(self, failure))
+        self._end(lambda: self._place.reports.raised(self, failure))
 
     def _watch_heartbeat(self, limit: float) -> None:
-        silence = self._clock.monotonic() - self._beaten_at
+        silence = self._place.clock.monotonic() - self._beaten_at
         if silence >= limit:
             message = f"attempt {self.task.attempt.attempt} was silent longer than its heartbeat_timeout of {limit:g} s"
             failure = Failure(HEARTBEAT_TIMED_OUT, message, causes=(HEARTBEAT_TIMED_OUT, TIMED_OUT), timed_out=True)
-            self._end(lambda: self._reports.raised(self, failure))
+            self._end(lambda: self._place.reports.raised(self, failure))
         else:
-            self._timers.append(self._clock.call_later(limit - silence, lambda: self._watch_heartbeat(limit)))
+            self._silence = self._place.clock.call_later(limit - silence, lambda: self._watch_heartbeat(limit))
 
     def _end(self, report: Callable[[], None]) -> None:
         if self.is_over:
             return
         self.is_over = True
-        for timer in self._timers:
-            timer.cancel()
-        self._timers.clear()
+        for timer in (self._deadline, self._silence):
+            if timer is not None:
+                timer.cancel()
+        self._deadline = self._silence = None
         if self._running is not None and not self._running.done():
             self._is_cancelled = True
             if self.activity.is_async:
                 self._running.cancel()
+                if not self._has_begun:  # and never will
+                    self._running.add_done_callback(lambda _: self._ended(None, None))
         report()
 
 

@@ -8,6 +8,7 @@ when its lease is given back or known to be lost; in doubt (a refused commit) th
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
@@ -83,6 +84,9 @@ class RunSupervisor(Component):
         self._chores: set[asyncio.Task[None]] = set()
         self._emptier = Nudge(node.clock)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._surroundings: contextvars.Context | None = (
+            None  # what turns run in: not what some attempt or caller has set
+        )
         self.is_open = False
         self.hears_messages = False  # whether a signal router brings what is posted to runs that live here
 
@@ -103,7 +107,7 @@ class RunSupervisor(Component):
 
     def attach(self) -> None:
         """Belong to the running loop, without opening for runs: enough to end one that was cancelled."""
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._surroundings = asyncio.get_running_loop(), contextvars.copy_context()
 
     async def start(self) -> None:
         """Open for runs."""
@@ -189,7 +193,7 @@ class RunSupervisor(Component):
     def soon(self, callback: Callable[[], object]) -> None:
         """Call back in the next pass of the host's loop: turns are never driven from inside a task of the host."""
         assert self._loop is not None
-        self._loop.call_soon(callback)
+        self._loop.call_soon(callback, context=self._surroundings)
 
     def database_now(self) -> datetime:
         """Return the database's time."""
