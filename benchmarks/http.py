@@ -1,0 +1,198 @@
+"""One uvicorn process: runs per second by `POST …/runs` with `Prefer: wait=5`, and by the same route with nothing behind it.
+
+The callers, in this process, are bare protocols on sockets that are kept open, because an HTTP client library takes
+longer than the server. The routes are asked in turns, so that what else the machine does befalls both. With h11 instead
+of httptools both are slower, the empty one by more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+from fastapi import APIRouter, Body, FastAPI, Response
+from sqlalchemy import make_url
+
+import continuum.http
+from benchmarks.measuring import Figure, instance, repeated
+from benchmarks.workflows import one_step
+from continuum.http.door import BODY_MAX, door
+from continuum.http.parameters import ABSENT, InstanceName
+from continuum.http.shapes import RUN_ID, RunStart
+from continuum.http.starting import Prefer, StartKey
+from continuum.http.writing import answer
+from service.app import calm_collector
+from tests.support.postgres import fresh_database
+
+DATABASE = "CONTINUUM_BENCHMARK_DATABASE"
+ROOT = Path(__file__).resolve().parents[1]
+RUNS, EMPTY = "/continuum/continuum/runs", "/empty/continuum/runs"
+PARSER = "httptools" if find_spec("httptools") else "h11"  # as uvicorn chooses
+CONNECTIONS, REQUESTS, REPETITIONS = 64, 6_000, 5
+PATIENCE_SECONDS = 120.0  # of a repetition, and of the server's start and end
+NOTHING: dict[str, Any] = {"run_id": RUN_ID, "state": "completed", "result": 1}
+
+# --- the host, in a process of its own --------------------------------------------------------------------------------
+
+
+def make() -> FastAPI:
+    """Return the application that is measured; uvicorn calls this."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with instance(os.environ[DATABASE]):
+            with calm_collector():
+                yield
+
+    host = FastAPI(lifespan=lifespan)
+    host.include_router(continuum.http.router())
+    empty = APIRouter(prefix="/empty", route_class=door(BODY_MAX))
+    empty.add_api_route("/{instance}/runs", nothing, methods=["POST"], response_model=None)
+    host.include_router(empty)
+    return host
+
+
+async def nothing(
+    instance: InstanceName, start: Annotated[RunStart, Body()], key: StartKey = ABSENT, prefer: Prefer = ABSENT
+) -> Response:
+    """Do nothing with what was read and checked; answer as if a run had ended."""
+    return answer(NOTHING)
+
+
+@contextmanager
+def serving(database: str) -> Iterator[int]:
+    """Serve the host in a process; yield its port, which answers once the host has started."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(CONNECTIONS)
+        port: int = listener.getsockname()[1]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.cluster.serve", str(listener.fileno()), "benchmarks.http:make"],
+            cwd=ROOT,
+            env={**os.environ, DATABASE: database},
+            pass_fds=[listener.fileno()],
+        )
+    try:
+        yield port
+    finally:
+        process.terminate()
+        try:
+            process.wait(PATIENCE_SECONDS)
+        finally:
+            process.kill()  # does nothing to one that has ended
+
+
+# --- the callers ------------------------------------------------------------------------------------------------------
+
+
+class Load:
+    """So many requests to one path; `done` is set when all are answered, or at the first wrong answer."""
+
+    def __init__(self, path: str, count: int) -> None:
+        self._head = f"POST {path} HTTP/1.1\r\nHost: host\r\nContent-Type: application/json\r\nPrefer: wait=5\r\n"
+        self._numbers = iter(range(count))
+        self._to_come = count
+        self._is_empty = path == EMPTY
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def request(self) -> tuple[int, bytes] | None:
+        """Return the next request and the result that it must have; None: all have been sent."""
+        if (number := next(self._numbers, None)) is None:
+            return None
+        body = json.dumps({"workflow": one_step.name, "input": {"n": number}})
+        expected = NOTHING["result"] if self._is_empty else number + 1
+        return expected, f"{self._head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+
+    def answered(self, expected: int, head: bytes, body: bytes) -> None:
+        """Check an answer."""
+        said: Any = json.loads(body)
+        if not head.startswith(b"HTTP/1.1 200 ") or (said["state"], said["result"]) != ("completed", expected):
+            self.failed(AssertionError(f"{head!r} {body!r}: the result is {expected}"))
+        self._to_come -= 1
+        if not self._to_come and not self.done.done():
+            self.done.set_result(None)
+
+    def failed(self, error: Exception) -> None:
+        """Give up."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+class Caller(asyncio.Protocol):
+    """One connection, with one request under way at a time."""
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._expected = 0
+        self._received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+
+    def send(self) -> None:
+        """Send the next request, if there is one."""
+        if (request := self._load.request()) is not None:
+            self._expected, message = request
+            self.transport.write(message)
+
+    def data_received(self, data: bytes) -> None:
+        """Take an answer, once it is whole."""
+        self._received += data
+        head, end, body = self._received.partition(b"\r\n\r\n")
+        if end and len(body) >= int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]):
+            self._received = b""
+            self._load.answered(self._expected, head, body)
+            self.send()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Give up: the server closes no connection of its own accord."""
+        self._load.failed(exc or ConnectionError("the server has closed a connection"))
+
+
+async def per_second(port: int, path: str, count: int) -> float:
+    """Ask so many times, as fast as the server answers, on connections that are open already."""
+    loop, load = asyncio.get_running_loop(), Load(path, count)
+    opened = [await loop.create_connection(partial(Caller, load), "127.0.0.1", port) for _ in range(CONNECTIONS)]
+    begun = time.perf_counter()
+    for _, caller in opened:
+        caller.send()
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await load.done
+        return count / (time.perf_counter() - begun)
+    finally:
+        for transport, _ in opened:
+            transport.close()
+
+
+async def measure(url: str, *, quick: bool = False) -> list[Figure]:
+    """Measure both routes in turns."""
+    count = REQUESTS // (4 if quick else 1)
+    runs, empty = list[float](), list[float]()
+
+    async def in_turns(port: int) -> float:
+        runs.append(await per_second(port, RUNS, count))
+        empty.append(await per_second(port, EMPTY, count))
+        return runs[-1] / empty[-1] * 100
+
+    async with fresh_database(url) as database:
+        with serving(make_url(database).render_as_string(hide_password=False)) as port:
+            await per_second(port, RUNS, count)  # until the host has started, and is warm
+            shares = await repeated(REPETITIONS, partial(in_turns, port))
+    return [
+        Figure(f"POST …/runs with its result, {CONNECTIONS} connections", "runs/s", tuple(runs), "target ≥ 1,000"),
+        Figure(f"the same route with nothing behind it, by {PARSER}", "requests/s", tuple(empty)),
+        Figure("the former of the latter", "%", shares, "target ≥ 40"),
+    ]
