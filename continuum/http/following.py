@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from typing import Annotated
-from urllib.parse import quote
 
 from fastapi import Header, Query
 from pydantic import Field
@@ -20,7 +19,7 @@ from starlette.responses import Response, StreamingResponse
 from continuum.client.reading import PAGE_MAX
 from continuum.client.wire import PlacedEvent, Position, Wire
 from continuum.http.desk import Desk
-from continuum.http.headers import next_link, wants_stream
+from continuum.http.headers import next_link, path_of, wants_stream
 from continuum.http.parameters import ABSENT, InstanceName, RunId
 from continuum.http.writing import answer, event, event_id, position
 
@@ -77,7 +76,7 @@ class Following:
         more = event_id(found[limit - 1].position) if len(found) > limit else None
         headers = {}
         if more is not None:
-            headers["Link"] = next_link(quote(request.url.path), dict(request.query_params), more)
+            headers["Link"] = next_link(path_of(request), dict(request.query_params), more)
         return answer({"items": [event(one) for one in found[:limit]], "next_cursor": more}, 200, headers)
 
 

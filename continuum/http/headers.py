@@ -1,13 +1,14 @@
-"""Headers with a grammar: Idempotency-Key, Prefer, Link; and which media type a client wants."""
+"""Headers with a grammar: Idempotency-Key, Prefer, Location, Link; and which media type a client wants."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from pydantic import Field
+from starlette.requests import Request
 
 # Visible ASCII, spaces inside: what survives every proxy. At most 200 characters, as everywhere.
 Key = Annotated[str, Field(pattern=r"^[!-~]([ -~]{0,198}[!-~])?$")]
@@ -30,6 +31,11 @@ def preferred_wait(headers: Iterable[str], most: float) -> float | None:
             if wait is not None:
                 return min(float(wait[1]), most)
     return None
+
+
+def path_of(request: Request) -> str:
+    """Return a request's path as a URL has it; `request.url` would first parse the host, and build all of the URL."""
+    return quote(request.scope["path"])
 
 
 def next_link(path: str, parameters: Mapping[str, str], cursor: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from typing import Annotated, Any
-from urllib.parse import quote
 
 from fastapi import Query
 from pydantic import Field
@@ -13,7 +12,7 @@ from starlette.responses import Response
 
 from continuum.client.reading import CURSOR_PATTERN, PAGE_MAX
 from continuum.http.desk import WAIT_MAX_SECONDS, Desk
-from continuum.http.headers import next_link
+from continuum.http.headers import next_link, path_of
 from continuum.http.parameters import ABSENT, InstanceName, RunId
 from continuum.http.shapes import ShortName
 from continuum.http.writing import answer, detail, ending, standing
@@ -85,7 +84,7 @@ class Reading:
             )
         headers = {}
         if page.next_cursor is not None:
-            headers["Link"] = next_link(quote(request.url.path), dict(request.query_params), page.next_cursor)
+            headers["Link"] = next_link(path_of(request), dict(request.query_params), page.next_cursor)
         return answer({"items": [detail(run) for run in page.items], "next_cursor": page.next_cursor}, 200, headers)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
-from urllib.parse import quote
 
 from fastapi import Body, Header
 from pydantic_core import to_json
@@ -12,7 +11,7 @@ from starlette.responses import Response
 
 from continuum.client.inputs import Json, Named
 from continuum.http.desk import Desk
-from continuum.http.headers import Key, idempotency_key, preferred_wait
+from continuum.http.headers import Key, idempotency_key, path_of, preferred_wait
 from continuum.http.parameters import ABSENT, InstanceName
 from continuum.http.shapes import RUN_ID, RunStart, RunStartOptions
 from continuum.http.writing import answer, begun, ending, standing
@@ -75,7 +74,7 @@ class Starting:
         time. A start that is repeated with the same `Idempotency-Key` and input finds the run that is there.
         """
         named = Named(start.workflow, start.version, Json(to_json(start.input), at="/input"))
-        return await self.begin(request, instance, named, start, key, location=request.url.path)
+        return await self.begin(request, instance, named, start, key, location=path_of(request))
 
     async def begin(
         self,
@@ -87,7 +86,7 @@ class Starting:
         *,
         location: str,
     ) -> Response:
-        """Start, wait if asked to, and answer; `location` is where runs are found."""
+        """Start, wait if asked to, and answer; `location` is the path to runs."""
         wire = self._desk.wire(instance)
         async with self._desk.patience():
             run = await wire.start(
@@ -98,7 +97,7 @@ class Starting:
                 attributes=options.attributes,
                 start_at=options.start_at,
             )
-        headers = {"Location": f"{quote(location)}/{run.run_id}"}
+        headers = {"Location": f"{location}/{run.run_id}"}
         if run.existing:
             headers["Idempotency-Replayed"] = "true"
         body = begun(run)

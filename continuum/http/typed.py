@@ -21,6 +21,7 @@ from continuum.client.inputs import Json, Named
 from continuum.definitions.catalog import catalog
 from continuum.definitions.workflow import Workflow
 from continuum.http.describing import SIGNALLED, STARTED, WRITES, Adding
+from continuum.http.headers import path_of
 from continuum.http.parameters import ABSENT, InstanceName, RunId
 from continuum.http.shapes import RunEnding, RunStartOptions
 from continuum.http.starting import Prefer, Starting, StartKey
@@ -72,7 +73,7 @@ def _starts(workflow: Workflow[..., Any], starting: Starting, path: str, title: 
     ) -> Response:
         sent = await request.json()
         called = Named(workflow.name, None, Json(to_json(sent.get("input", {})), at="/input"))
-        runs = request.url.path.removesuffix(path) + "/runs"
+        runs = path_of(request).removesuffix(path) + "/runs"
         return await starting.begin(request, instance, called, start, key, location=runs)
 
     start.__doc__ = workflow.__doc__ or f"Start a run of {workflow.name}."
