@@ -32,6 +32,8 @@ from continuum.runtime.flight import Flight, Phase
 from continuum.runtime.home import Home, Letter, Settled
 from continuum.runtime.ledger import Ledger
 
+STARTING, RESIDENT, LEAVING, GONE = Phase  # asked for in every turn, and slow to look up on an Enum
+
 
 class Execution:
     """One run's life in this process."""
@@ -57,7 +59,7 @@ class Execution:
         self.facts = facts
         self.machine = machine
         self._ledger = Ledger(facts, owner=owner, token=token)
-        self.phase = Phase.STARTING
+        self.phase = STARTING
         self._home = home
         self._mailbox: list[Letter] = []
         self._taken: set[str] | None = None  # ids of messages that were read from the inbox or stand in the history
@@ -88,7 +90,7 @@ class Execution:
         assert self.machine is not None
         self._waiting = settled
         now = self.machine.info.started_at
-        if self.phase is Phase.GONE:  # the owner row was lost between the call and now
+        if self.phase is GONE:  # the owner row was lost between the call and now
             self._start_elsewhere(run, arguments, now, chosen=chosen)
             return
         turn = self.machine.begin(arguments, now)
@@ -104,10 +106,10 @@ class Execution:
 
         A cancel is honoured before any code runs, and needs none.
         """
-        if self.phase is Phase.GONE:  # its lease was lost between the claim and now
+        if self.phase is GONE:  # its lease was lost between the claim and now
             return
         history = loaded.history
-        self.phase = Phase.RESIDENT
+        self.phase = RESIDENT
         self._snapshot_seq = loaded.snapshot_seq
         self._taken = {event.message_id for event in history if event.message_id is not None}
         early = self._mailbox  # handed in since the claim
@@ -139,7 +141,7 @@ class Execution:
 
     def offer(self, letter: Letter) -> bool:
         """Take a letter into the next turn; False: it must go the durable way."""
-        if self.phase not in (Phase.STARTING, Phase.RESIDENT):
+        if self.phase not in (STARTING, RESIDENT):
             return False
         self._mailbox.append(letter)
         self._plan()
@@ -147,13 +149,13 @@ class Execution:
 
     def receive(self, message: Message) -> None:
         """Take a message that stands in the inbox, once, however often it is seen there."""
-        if self.phase in (Phase.STARTING, Phase.RESIDENT) and self._takes(message):
+        if self.phase in (STARTING, RESIDENT) and self._takes(message):
             self._mailbox.append(Letter(message, is_stored=True))
             self._plan()
 
     def poke(self) -> None:
         """See whether a timer is due."""
-        if self.phase is Phase.RESIDENT:
+        if self.phase is RESIDENT:
             self._plan()
 
     # --- going away ---------------------------------------------------------------------------------------------------
@@ -161,7 +163,7 @@ class Execution:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is going on: it may be evicted."""
-        return self.phase is Phase.RESIDENT and self._flight is None and not self._mailbox and not self._is_planned
+        return self.phase is RESIDENT and self._flight is None and not self._mailbox and not self._is_planned
 
     @property
     def grown(self) -> int:
@@ -177,7 +179,7 @@ class Execution:
         if not self.is_idle:
             return False
         assert self.machine is not None
-        self.phase = Phase.LEAVING
+        self.phase = LEAVING
         self._waiting = then
         commit = self._ledger.release(self.machine.deadline, base_seq=self._written)
         self._fly(Flight(commit, None, (), ()))
@@ -188,7 +190,7 @@ class Execution:
 
         Letters that were accepted and not journaled go the durable way; their senders are answered by that.
         """
-        if self.phase is Phase.GONE:
+        if self.phase is GONE:
             return
         letters = self._take_mailbox()  # those of a commit on its way wait for its verdict
         self._leave(ending)
@@ -199,8 +201,7 @@ class Execution:
     # --- turns --------------------------------------------------------------------------------------------------------
 
     def _takes(self, message: Message) -> bool:
-        if self._taken is None:
-            self._taken = set()
+        self._taken = self._taken or set()
         if message.message_id in self._taken:
             return False
         self._taken.add(message.message_id)
@@ -222,7 +223,7 @@ class Execution:
 
     def _turn(self) -> None:
         self._is_planned = False
-        if self.phase is not Phase.RESIDENT or self._flight is not None:
+        if self.phase is not RESIDENT or self._flight is not None:
             return
         letters = self._take_mailbox()
         if any(letter.message.kind is MessageKind.CANCEL for letter in letters):
@@ -262,12 +263,12 @@ class Execution:
         """End the run by an ordinary fenced commit; no workflow code runs."""
         commit = self._ledger.cancellation(self._home.database_now(), read_by(letters), base_seq=self._written)
         turn = Turn(commit.events, (), (), None, None)
-        self.phase = Phase.LEAVING
+        self.phase = LEAVING
         self._fly(Flight(commit, turn, letters, ()))
 
     def _block(self, reason: str) -> None:
         """Give the run back as blocked: nothing of the turn is written, and better code may go on from here."""
-        self.phase = Phase.LEAVING
+        self.phase = LEAVING
         commit = self._ledger.block(reason, base_seq=self._written)
         self._fly(Flight(commit, None, (), ()))
 
@@ -281,13 +282,13 @@ class Execution:
     def _fly(self, flight: Flight) -> None:
         self._flight = flight
         if flight.write.state is not None and flight.write.state.has_ended:
-            self.phase = Phase.LEAVING
+            self.phase = LEAVING
         self._home.submit(flight.write, self._settled)
 
     def _settled(self, verdict: Verdict) -> None:
         flight, self._flight = self._flight, None
         assert flight is not None, "a commit is settled once"
-        if self.phase is Phase.GONE:
+        if self.phase is GONE:
             self._settled_too_late(flight, verdict)
         elif isinstance(verdict, Landed):
             self._landed(flight)
@@ -301,7 +302,7 @@ class Execution:
             if isinstance(verdict, Unwritable) and flight.write.state is not RunState.BLOCKED:
                 self._block(f"the database refuses what this turn wrote: {verdict.error}")
             else:
-                self.phase = Phase.LEAVING
+                self.phase = LEAVING
                 self._home.doubt(self)
 
     def _settled_too_late(self, flight: Flight, verdict: Verdict) -> None:
@@ -319,8 +320,8 @@ class Execution:
         write, turn = flight.write, flight.turn
         self._written += len(write.events)
         _answer(flight.letters)
-        if isinstance(write, Start) and self.phase is Phase.STARTING:
-            self.phase = Phase.RESIDENT
+        if isinstance(write, Start) and self.phase is STARTING:
+            self.phase = RESIDENT
         if turn is not None and turn.logs:
             self._home.say(self.facts.run_id, turn.logs)
         ending = ending_of(self.facts.run_id, write, turn)
@@ -341,7 +342,7 @@ class Execution:
         """Leave an ended or blocked run: what is left in the mailbox goes the durable way and is answered there."""
         if isinstance(write, Start):
             self._home.observe("run.started", self)
-        self._home.observe(f"run.{ending.state.value}", self, reason=ending.reason)
+        self._home.observe(f"run.{ending.state}", self, reason=ending.reason)
         if self.machine is not None and turn is not None and ending.state.has_ended:
             unwanted = {*turn.resolved, *self.machine.open_activities}
             if unwanted:
@@ -376,7 +377,7 @@ class Execution:
             self._home.unreserve(task.activity, task.options.queue)
 
     def _leave(self, ending: Ending | None) -> None:
-        self.phase = Phase.GONE
+        self.phase = GONE
         if self.machine is not None:
             self.machine.close()
         self._home.left(self, ending)

@@ -11,7 +11,7 @@ EMITS = re.compile(
     r"""(?:\bemit|\bobserve|_emit)\(\s*f?["']([a-z_.{}]+)["']|partial\(self\._node\.emit, ["']([a-z_.]+)["']"""
 )
 
-ENDINGS = ("completed", "failed", "cancelled", "blocked")  # of `f"run.{ending.state.value}"`
+ENDINGS = ("completed", "failed", "cancelled", "blocked")  # of `f"run.{ending.state}"`
 
 
 def emitted() -> set[str]:
