@@ -94,7 +94,7 @@ class Bearer:
     def __init__(self, token: SecretStr | None) -> None:
         self._token = token
 
-    def __call__(
+    async def __call__(
         self, given: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
     ) -> None:
         """Refuse who does not know it."""
