@@ -14,7 +14,7 @@ from continuum.model.writes import Verdict, Write
 from continuum.telemetry import Emitter
 
 LANES = 2  # a journal with one writer (SQLite) has one
-BATCH_MAX = 250  # writes: while the server works on these, the next are made; larger batches let both wait for each other
+BATCH_MAX = 250  # writes: the server works on these while the next are made; with 500, each waits for the other
 QUEUE_MAX = 10_000  # writes waiting; past it `put` waits for room
 
 
