@@ -9,7 +9,7 @@ WITH started AS (
         retention_until)
     SELECT s.id, s.workflow, s.version, s.namespace, s.state, 1, s.last_seq, s.owner, s.token,
         CASE WHEN s.token = 0 THEN COALESCE(s.wake_at, clock_timestamp()) ELSE s.wake_at END,
-        CAST(s.attributes AS jsonb), s.key, s.fingerprint, s.retention, s.trace, clock_timestamp(),
+        CAST(s.attributes AS jsonb), s.key, s.fingerprint, s.retention, s.trace, s.created_at,
         CASE WHEN s.state IN ('completed', 'failed', 'cancelled') THEN clock_timestamp() END,
         CASE WHEN s.state IN ('completed', 'failed', 'cancelled') THEN clock_timestamp() + make_interval(secs => s.retention) END
     FROM unnest(CAST(CAST(:s_id AS text) AS uuid[]), CAST(CAST(:s_workflow AS text) AS text[]), CAST(CAST(:s_version
@@ -18,8 +18,9 @@ WITH started AS (
             CAST(CAST(:s_token AS text) AS bigint[]), CAST(CAST(:s_wake_at AS text) AS timestamptz[]),
             CAST(CAST(:s_attributes AS text) AS text[]), CAST(CAST(:s_key AS text) AS text[]),
             CAST(:s_fingerprint AS bytea[]), CAST(CAST(:s_retention AS text) AS double precision[]),
-            CAST(CAST(:s_trace AS text) AS text[])) AS s(id, workflow, version, namespace, state, last_seq,
-            owner, token, wake_at, attributes, key, fingerprint, retention, trace)
+            CAST(CAST(:s_trace AS text) AS text[]), CAST(CAST(:s_created_at AS text) AS timestamptz[])) AS
+            s(id, workflow, version, namespace, state, last_seq, owner, token, wake_at, attributes, key,
+            fingerprint, retention, trace, created_at)
     ON CONFLICT DO NOTHING RETURNING id),
 held AS (
     UPDATE continuum_runs SET

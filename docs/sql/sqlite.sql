@@ -39,7 +39,7 @@ INSERT INTO continuum_runs (id, workflow, version, namespace, state, generation,
         retention_until)
 VALUES (:id, :workflow, :version, :namespace, :state, 1, :last_seq, :owner, :token,
         CASE WHEN :token = 0 THEN COALESCE(:wake_at, :now) ELSE :wake_at END,
-        :attributes, :key, :fingerprint, :retention, :trace, :now,
+        :attributes, :key, :fingerprint, :retention, :trace, :created_at,
         CASE WHEN :state IN ('completed', 'failed', 'cancelled') THEN :now END,
         CASE WHEN :state IN ('completed', 'failed', 'cancelled') THEN :now + CAST(ROUND((:retention) * 1000000) AS INTEGER) END);
 

@@ -143,7 +143,7 @@ def _new_row(write: Start, now: datetime) -> RunRow:
         lease_owner=None if ends else write.owner,  # a terminal row is never leased
         lease_token=1 if is_leased else 0,
         wake_at=write.wake_at if is_leased or write.wake_at is not None else now,
-        created_at=now,
+        created_at=write.events[0].at,
         attributes=copy.deepcopy(run.attributes),
         idempotency_key=run.idempotency_key,
         fingerprint=run.fingerprint,

@@ -108,6 +108,7 @@ def start_columns(write: Start) -> dict[str, object]:
         "fingerprint": run.fingerprint,
         "retention": run.retention_seconds,
         "trace": run.trace_context,
+        "created_at": write.events[0].at,  # what the workflow was told in its first turn, it is told ever after
     }
 
 

@@ -59,12 +59,12 @@ WITH started AS (
     INSERT INTO {{runs}} ({_RUN_COLUMNS})
     SELECT s.id, s.workflow, s.version, s.namespace, s.state, 1, s.last_seq, s.owner, s.token,
         CASE WHEN s.token = 0 THEN COALESCE(s.wake_at, {{now}}) ELSE s.wake_at END,
-        CAST(s.attributes AS jsonb), s.key, s.fingerprint, s.retention, s.trace, {{now}},
+        CAST(s.attributes AS jsonb), s.key, s.fingerprint, s.retention, s.trace, s.created_at,
         CASE WHEN s.state IN {ENDED} THEN {{now}} END,
         CASE WHEN s.state IN {ENDED} THEN {{later:s.retention}} END
     FROM {{rows:s(id uuid, workflow text, version integer, namespace text, state text, last_seq bigint, owner text,
                  token bigint, wake_at timestamptz, attributes text, key text, fingerprint bytea,
-                 retention double precision, trace text)}}
+                 retention double precision, trace text, created_at timestamptz)}}
     ON CONFLICT DO NOTHING RETURNING id),
 held AS (
     {_HELD} id, c.ends),
@@ -138,7 +138,7 @@ START = _only_sqlite(
 INSERT INTO {{runs}} ({_RUN_COLUMNS})
 VALUES (:id, :workflow, :version, :namespace, :state, 1, :last_seq, :owner, :token,
         CASE WHEN :token = 0 THEN COALESCE(:wake_at, {{now}}) ELSE :wake_at END,
-        :attributes, :key, :fingerprint, :retention, :trace, {{now}},
+        :attributes, :key, :fingerprint, :retention, :trace, :created_at,
         CASE WHEN :state IN {ENDED} THEN {{now}} END,
         CASE WHEN :state IN {ENDED} THEN {{later::retention}} END)
 """,
