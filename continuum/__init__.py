@@ -62,6 +62,7 @@ from continuum.errors import (
     SchemaTaken,
     SignalInvalid,
     SignalTimedOut,
+    SignalUnknown,
     WorkflowNotFound,
     WrongEventLoop,
 )
@@ -138,6 +139,7 @@ __all__ = [
     "SchemaTaken",
     "SignalInvalid",
     "SignalTimedOut",
+    "SignalUnknown",
     "Workflow",
     "WorkflowNotFound",
     "WrongEventLoop",

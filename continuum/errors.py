@@ -95,6 +95,10 @@ class SignalInvalid(InputInvalid):
     """A signal's payload does not fit the type that the workflow waits for, or declared."""
 
 
+class SignalUnknown(SignalInvalid):
+    """The workflow declares the signals that it takes, and this is none of them."""
+
+
 class ActivityFailed(ContinuumError):
     """An activity finally failed; its error crossed the journal as data.
 

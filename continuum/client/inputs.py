@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +16,7 @@ from continuum.definitions.catalog import Catalog
 from continuum.definitions.workflow import Workflow
 from continuum.errors import DurableValueError, InputInvalid, NotAllowedHere, Problem
 from continuum.ids import canonical
+from continuum.model.names import NAME_MAX, is_short_name
 from continuum.model.writes import Verdict
 
 
@@ -35,8 +35,6 @@ class Named(Struct, frozen=True, gc=False):
     input: Json
 
 
-NAME_MAX = 200  # characters of a namespace, key, signal name or delivery id: they stand in indexes
-_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]").search  # control characters, and halves of characters
 ATTRIBUTES_MAX = 16_384  # bytes of JSON: attributes are for finding runs, not for data
 
 
@@ -59,7 +57,7 @@ def short_name(value: Any, what: str) -> str:
     Raises:
         InputInvalid: it is not a string of 1 to 200 characters, none of them a control character.
     """
-    if isinstance(value, str) and 0 < len(value) <= NAME_MAX and not _UNFIT(value):
+    if is_short_name(value):
         return value
     message = f"{what} must be a string of 1 to {NAME_MAX} characters without control characters, not {value!r}"
     raise InputInvalid(message[:500], problems=[Problem(f"/{what}", "must be a short string of one line")])

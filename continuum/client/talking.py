@@ -5,24 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
-from continuum.client.inputs import Json, answer, short_name
-from continuum.codec import check_size, shape_of
+from continuum.client.contracts import Contracts
+from continuum.client.inputs import answer, short_name
+from continuum.codec import check_size
 from continuum.definitions.catalog import Catalog
 from continuum.errors import (
-    DefinitionError,
     DurableValueError,
     JournalUnavailable,
-    Problem,
     RunNotActive,
     RunNotFound,
-    SignalInvalid,
-    WorkflowNotFound,
 )
 from continuum.journal.port import OwnerJournal, ReadJournal
 from continuum.model.messages import Message, MessageKind
-from continuum.model.runs import RunRow
 from continuum.model.states import RunState
 from continuum.model.writes import Duplicate, Landed, Over, Posted, Unknown, Unwritable, Verdict
 from continuum.runtime.awaiting import Awaiting
@@ -59,26 +55,25 @@ class Talker:
     ) -> None:
         self._node = node
         self._journal = journal
-        self._registry = registry
         self._delivery = delivery
         self._awaiting = awaiting
         self._dispatcher = dispatcher
         self._sweep = sweep
         self._membership = membership
-        self._catalog = catalog
+        self._contracts = Contracts(catalog=catalog, journal=journal, registry=registry)
         self._payload_max = payload_max
 
     async def signal(
         self, run_id: str, name: str, payload: object, *, delivery_id: str | None
     ) -> Literal["delivered", "duplicate"]:
         """Deliver a signal once it is durable: journaled by its run, or in its inbox."""
-        short_name(name, "name")
+        encoded = await self._contracts.encode(run_id, short_name(name, "name"), payload)
         message = Message(
             message_id=self._node.new_id(),
             run_id=run_id,
             kind=MessageKind.SIGNAL,
             name=name,
-            payload=await self._encode(run_id, name, payload),
+            payload=check_size(encoded, self._payload_max, f"the payload of signal {name!r}"),
             delivery_id=None if delivery_id is None else short_name(delivery_id, "delivery_id"),
         )
         match verdict := await self._send(message):
@@ -124,42 +119,6 @@ class Talker:
             if self._delivery.offer(message, partial(answer, settled)):
                 return await settled
         return await self._delivery.post(message)
-
-    async def _encode(self, run_id: str, name: str, payload: object) -> bytes:
-        """Encode a payload, by the workflow's contract if it declares one and its code is here."""
-        shape = None
-        if self._catalog.declares_signal(name):  # else there is no need to ask which workflow the run is of
-            workflow = await self._workflow_of(run_id)
-            shape = workflow.signals.get(name) if workflow is not None else None
-        try:
-            if isinstance(payload, Json):
-                encoded = (shape or shape_of(object)).recode(payload.body)
-            else:
-                encoded = (shape or shape_of(type(payload) if payload is not None else object)).encode(payload)
-        except DefinitionError as error:  # no annotation describes it: a function, a live object
-            problem = Problem("", error.message)
-            message = f"the payload of signal {name!r} cannot be journaled: pass plain data, not {payload!r}"
-            raise SignalInvalid(message[:500], problems=[problem], run_id=run_id) from error
-        except DurableValueError as error:
-            problem = Problem(error.path, error.message)
-            raise SignalInvalid(
-                f"the payload of signal {name!r}: {error}", problems=[problem], run_id=run_id
-            ) from error
-        return check_size(encoded, self._payload_max, f"the payload of signal {name!r}")
-
-    async def _workflow_of(self, run_id: str) -> Any:
-        execution = self._registry.get(run_id)
-        if execution is not None:
-            known = (execution.facts.workflow, execution.facts.version)
-        else:
-            row: RunRow | None = await self._journal.run(run_id)
-            if row is None:
-                return None
-            known = (row.workflow, row.version)
-        try:
-            return self._catalog.workflow(*known)
-        except WorkflowNotFound:
-            return None
 
 
 def _refusal(verdict: Verdict, run_id: str, done: str) -> Exception:

@@ -187,6 +187,7 @@ async def signal(
         RunNotFound: there is no such run.
         RunNotActive: it has ended.
         SignalInvalid: the payload does not fit what the workflow declares.
+        SignalUnknown: the workflow declares its signals, and this is none of them.
     """
     return await resolve(instance).signal(run_id, name, payload, delivery_id=delivery_id)
 

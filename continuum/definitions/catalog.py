@@ -110,9 +110,10 @@ class Catalog:
         """Every activity that can run here."""
         return tuple(sorted(self._activities))
 
-    def declares_signal(self, name: str) -> bool:
-        """Tell whether any workflow declares the type of its signals of this name."""
-        return any(name in workflow.signals for workflow in self._workflows.values())
+    @property
+    def declares_signals(self) -> bool:
+        """Whether any workflow says which signals it takes."""
+        return any(workflow.signals is not None for workflow in self._workflows.values())
 
 
 def _refuse_other(known: Definition | None, new: Definition, what: str) -> None:

@@ -15,6 +15,7 @@ from continuum.definitions.handles import RunHandle, verbs_of
 from continuum.definitions.signatures import Signature, durable_name, refuse_wrong_kind
 from continuum.errors import ContinuumError, DefinitionError, NotAllowedHere
 from continuum.ids import canonical
+from continuum.model.names import NAME_MAX, is_short_name
 from continuum.model.policy import Duration, seconds
 from continuum.replay.context import in_workflow
 
@@ -54,7 +55,7 @@ class Workflow(Generic[P, R_co]):
             raise DefinitionError(f"workflow {fn.__qualname__}: aliases takes a tuple of names: ({aliases!r},)")
         self.aliases = tuple(aliases)
         self.retention_seconds = None if retention is None else seconds(retention, name="retention")
-        self.signals: Mapping[str, Shape] = {name: shape_of(kind) for name, kind in (signals or {}).items()}
+        self.signals = _contract(signals, f"workflow {fn.__qualname__}")
         self.signature = Signature(fn, "workflow", scope=scope)
         self._fails_on = fails_on
         self.__doc__ = fn.__doc__
@@ -109,6 +110,20 @@ class Workflow(Generic[P, R_co]):
         return isinstance(error, Exception) and not isinstance(error, BUGS)
 
 
+def _contract(signals: Any, where: str) -> Mapping[str, Shape] | None:
+    """Return the signals that a workflow takes; None: any."""
+    if signals is None:
+        return None
+    if not isinstance(signals, Mapping):
+        raise DefinitionError(f"{where}: signals maps names to payload types, {{'approved': bool}}, not {signals!r}")
+    for name in signals:
+        if not is_short_name(name):
+            raise DefinitionError(
+                f"{where}: {name!r} cannot name a signal: write 1 to {NAME_MAX} characters, none of them a control character"
+            )
+    return {name: shape_of(kind) for name, kind in signals.items()}
+
+
 class WorkflowDecorator(Protocol):
     """What `@workflow(...)` with options returns."""
 
@@ -149,7 +164,8 @@ def workflow(
         aliases: names that it had before, so that open runs find it after a move.
         fails_on: exceptions that fail the run; all others block it until the code is mended. By default every exception
             fails it but the programming errors AttributeError, NameError, TypeError, ImportError, NotImplementedError.
-        signals: payload types of its signals, by name; a misfit is refused at the door.
+        signals: payload types of its signals, by name; then it takes no others, and a misfit is refused at the door. By
+            default it takes any, and each is checked where it is waited for.
 
     Raises:
         DefinitionError: the function cannot be a workflow; the message says what to do.

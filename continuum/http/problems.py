@@ -30,6 +30,7 @@ from continuum.errors import (
     RunExists,
     RunNotActive,
     RunNotFound,
+    SignalUnknown,
     WorkflowNotFound,
 )
 
@@ -118,6 +119,7 @@ KINDS: tuple[tuple[type[ContinuumError], Kind], ...] = (
     (RunExists, Kind(HTTPStatus.CONFLICT, "run-exists", "The run id is taken")),
     (IdempotencyConflict, Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "idempotency-conflict", "The key was used otherwise")),
     (PayloadTooLarge, TOO_LARGE),
+    (SignalUnknown, Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "signal-unknown", "The workflow takes no such signal")),
     (DurableValueError, INVALID),
     (InstanceDraining, Kind(HTTPStatus.SERVICE_UNAVAILABLE, "draining", "This node is shutting down")),
     (InstanceNotStarted, Kind(HTTPStatus.SERVICE_UNAVAILABLE, "instance-not-started", "The instance is not running")),
@@ -158,6 +160,8 @@ def refused_method(method: str, allowed: str) -> Response:
 
 def _errors_of(error: ContinuumError) -> list[dict[str, Any]]:
     match error:
+        case SignalUnknown():
+            return [{"detail": problem.message, "parameter": "name", "in": "path"} for problem in error.problems]
         case InputInvalid():
             problems = error.problems[:ERRORS_MAX]
             return [{"detail": problem.message, "pointer": problem.pointer} for problem in problems]

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
-from continuum.client.inputs import NAME_MAX
+from continuum.model.names import NAME_MAX
 from continuum.model.states import RunState
 
 RUN_ID = "0198f3c2-7d3e-7c62-a7a4-0d5f0f8b7a11"

@@ -47,7 +47,7 @@ def add_typed_routes(add: Adding, starting: Starting, talking: Talking) -> None:
         ending = create_model(f"{title}RunEnding", __base__=RunEnding, result=(result | None, None))
         answers = STARTED | {200: STARTED[200] | {"model": ending}}
         add("POST", path, _starts(workflow, starting, path, title), answers, WRITES, name=f"start_{slug}")
-        for signal, shape in workflow.signals.items():
+        for signal, shape in (workflow.signals or {}).items():
             if _PLAIN(signal):
                 handle = _signals(signal, shape.annotation, talking)
                 there, words = f"{path}/{{run_id}}/signals/{signal}", re.split(r"\W+", signal)

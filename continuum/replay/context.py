@@ -158,9 +158,11 @@ async def wait_signal(name: str, type: Any = object, /, *, timeout: Duration | N
     Raises:
         SignalTimedOut: nothing came in time (a `TimeoutError`).
         SignalInvalid: the payload does not fit `type`; the signal is consumed.
+        NotAllowedHere: the workflow declares its signals, and this is none of them.
         NotInWorkflow: outside of a workflow.
     """
     machine = _machine("wait_signal()")
+    machine.expect_signal(name)
     shape = codec.shape_of(type)
     limit = None if timeout is None else seconds(timeout, name="timeout")
     if limit is None or machine.has_signal(name):  # a signal that is there needs no timer in the journal

@@ -27,7 +27,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from continuum.codec import Shape
-from continuum.errors import DurableValueError, NondeterminismError
+from continuum.errors import DurableValueError, NondeterminismError, NotAllowedHere
 from continuum.model.events import COMMANDS, ENDINGS, PENDING, Answer, Event, EventType
 from continuum.model.failure import Failure, failure_of
 from continuum.model.tasks import TaskOptions
@@ -237,6 +237,21 @@ class Machine:
             return await self._loop.create_future()  # type: ignore[no-any-return]  # halted or shut: it never comes
         payload = event.payload or b"null"
         return Failure.decode(payload) if event.name == RAISED else payload
+
+    def expect_signal(self, name: str) -> None:
+        """Hear that a signal is going to be waited for.
+
+        Raises:
+            NotAllowedHere: the workflow declares its signals, and this is none of them: it would never come.
+        """
+        declared = self._body.signals
+        if declared is not None and name not in declared:
+            known = ", ".join(sorted(declared)) or "none"
+            raise NotAllowedHere(
+                f"{self.info.workflow} waits for a signal {name!r} that no sender could deliver: it declares {known}; "
+                "add the name to @workflow(signals={...})",
+                run_id=self.info.run_id,
+            )
 
     def signal(self, name: str) -> Coroutine[Any, Any, bytes | None]:
         """Take the oldest unconsumed signal of this name, or wait for the next; a cancelled wait consumes nothing."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -15,6 +15,11 @@ from continuum.model.tasks import TaskOptions
 
 class Body(Protocol):
     """A workflow's code, as the machine sees it: bytes in, bytes out."""
+
+    @property
+    def signals(self) -> Collection[str] | None:
+        """The names of the signals that it takes; None: any."""
+        ...
 
     def open(self, arguments: bytes) -> Coroutine[Any, Any, Any]:
         """Decode the journaled arguments and call the function (which does not run yet)."""

@@ -24,6 +24,7 @@ from continuum.errors import (
     RunFailed,
     RunNotActive,
     RunNotFound,
+    SignalUnknown,
     WorkflowNotFound,
 )
 from continuum.model.failure import Failure
@@ -70,12 +71,19 @@ def _error_of(response: Response) -> ContinuumError:
         name = str(problem["type"]).removeprefix(URN)
         detail, run_id = str(problem["detail"]), problem.get("run_id")
         if name in MISFITS:
-            problems = [Problem(one.get("pointer", ""), one["detail"]) for one in problem.get("errors", ())]
-            return InputInvalid(detail, problems=problems, run_id=run_id)
+            return InputInvalid(detail, problems=_problems(problem), run_id=run_id)
+        if name == "signal-unknown":
+            return SignalUnknown(detail, problems=_problems(problem), run_id=run_id)
         return PROBLEMS[name](detail, run_id=run_id)
     except (ValueError, KeyError, TypeError, AttributeError):  # a proxy's answer, or one of the host's own
         text = response.content[:200].decode(errors="replace")
         return RequestFailed(f"the server answered {response.status_code}: {text}", status=response.status_code)
+
+
+def _problems(problem: Mapping[str, Any]) -> list[Problem]:
+    """Return what is wrong and where: a pointer into the body, or the parameter's name as one."""
+    errors = problem.get("errors", ())
+    return [Problem(one.get("pointer", f"/{one.get('parameter', '')}"), one["detail"]) for one in errors]
 
 
 def result_of(body: Mapping[str, Any], decode: Callable[[bytes], Any]) -> Any:

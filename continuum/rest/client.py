@@ -12,6 +12,7 @@ from typing import Any, Literal, Self, TypeVar, TypeVarTuple, Unpack, overload
 from urllib.parse import quote
 from uuid import UUID
 
+from continuum.client.contracts import encoded
 from continuum.client.inputs import attributes_of, call_of, moment_of, run_id_of, short_name
 from continuum.client.reading import HistoryEvent, Page
 from continuum.clock import Clock, SystemClock
@@ -21,8 +22,6 @@ from continuum.definitions.catalog import catalog
 from continuum.definitions.handles import RunHandle
 from continuum.definitions.workflow import Workflow
 from continuum.errors import (
-    DefinitionError,
-    DurableValueError,
     InputInvalid,
     Problem,
     RequestFailed,
@@ -187,15 +186,14 @@ class Client:
                 f"{name!r} cannot stand in a URL's path", problems=[Problem("/name", "no slashes by REST")]
             )
         path = f"/runs/{run_id_of(run_id)}/signals/{quote(name, safe='')}"
+        sent = encoded(None, name, payload, run_id=run_id_of(run_id))
+        answer = await self._ask("POST", instance, path, content=sent, key=delivery_id)
         try:
-            encoded = shape_of(type(payload) if payload is not None else object).encode(payload)
-        except DefinitionError as error:
-            message = f"the payload of signal {name!r} cannot be sent: pass plain data, not {payload!r}"
-            raise SignalInvalid(message[:500], problems=[Problem("", error.message)]) from error
-        except DurableValueError as error:
-            problem = Problem(error.path, error.message)
-            raise SignalInvalid(f"the payload of signal {name!r}: {error}", problems=[problem]) from error
-        said = body_of(await self._ask("POST", instance, path, content=encoded, key=delivery_id))
+            said = body_of(answer)
+        except SignalInvalid:
+            raise
+        except InputInvalid as error:
+            raise SignalInvalid(error.message, problems=error.problems, run_id=error.run_id) from error
         status: Literal["delivered", "duplicate"] = said["status"]
         return status
 

@@ -27,6 +27,7 @@ from continuum import (
     RunNotActive,
     RunNotFound,
     SignalInvalid,
+    SignalUnknown,
     WorkflowNotFound,
     activity,
     workflow,
@@ -52,7 +53,7 @@ async def doubled(order: Order, *, times: int = 1) -> Order:
     return order
 
 
-@workflow(name="rest.waits", signals={"order": Order})
+@workflow(name="rest.waits", signals={"order": Order, "a b?c": object})
 async def waits() -> list[Any]:
     return [await continuum.wait_signal("order", Order), await continuum.wait_signal("a b?c", object)]
 
@@ -202,8 +203,12 @@ async def test_refusals_are_the_same_errors(client: continuum.rest.Client) -> No
     run = await client.start(waits)
     with pytest.raises(RunExists):
         await client.start(waits, run_id=run.run_id)
-    with pytest.raises(InputInvalid):
+    with pytest.raises(SignalInvalid) as unfit:
         await client.signal(run.run_id, "order", {"id": "o"})
+    assert (unfit.value.path, unfit.value.run_id) == ("/cents", run.run_id)
+    with pytest.raises(SignalUnknown) as unknown:
+        await client.signal(run.run_id, "ordre", {"id": "o"})
+    assert (unknown.value.path, unknown.value.run_id) == ("/name", run.run_id)
     with pytest.raises(InputInvalid):
         await client.get_run("no id")
     with pytest.raises(InputInvalid):

@@ -52,6 +52,15 @@ async def test_a_payload_that_breaks_its_contract_is_refused_at_the_door(memory:
     assert answer.json()["run_id"] == run_id
 
 
+async def test_a_signal_that_the_contract_does_not_name_is_refused(http: httpx.AsyncClient) -> None:
+    run_id = await started(http, reviewed, order="o")
+    answer = await http.post(f"/runs/{run_id}/signals/reveiw", json={"ok": True})
+    assert kind(answer) == (422, "signal-unknown")
+    body = answer.json()
+    assert body["errors"] == [{"detail": "must be one of: review", "parameter": "name", "in": "path"}]
+    assert body["run_id"] == run_id
+
+
 async def test_a_name_that_no_index_takes_is_refused(memory: httpx.AsyncClient) -> None:
     run_id = await started(memory, asked)
     assert kind(await memory.post(f"/runs/{run_id}/signals/a%00b")) == (422, "input-invalid")

@@ -88,6 +88,23 @@ def test_a_workflow_is_an_async_def() -> None:
         workflow(blocking)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("signals", "way_out"),
+    [
+        (["go"], "signals maps names to payload types"),
+        ({"": int}, "'' cannot name a signal: write 1 to 200 characters"),
+        ({"a\nb": int}, "none of them a control character"),
+        ({7: int}, "7 cannot name a signal"),
+        ({"go": Opaque}, "pydantic cannot handle the annotation .*Opaque"),
+    ],
+)
+def test_a_contract_that_nobody_could_keep_is_refused(signals: Any, way_out: str) -> None:
+    async def flow() -> None: ...
+
+    with pytest.raises(DefinitionError, match=way_out):
+        workflow(signals=signals)(flow)
+
+
 def test_an_activity_may_be_a_plain_def() -> None:
     def blocking() -> None: ...
 
@@ -195,8 +212,11 @@ def test_a_retention_is_a_duration() -> None:
 def test_declared_signals_have_shapes() -> None:
     async def flow() -> None: ...
 
-    assert workflow(signals={"n": int})(flow).signals["n"].decode(b"5") == 5
-    assert dict(workflow(flow).signals) == {}
+    declared = workflow(signals={"n": int})(flow).signals
+    assert declared is not None
+    assert declared["n"].decode(b"5") == 5
+    assert workflow(signals={})(flow).signals == {}
+    assert workflow(flow).signals is None
 
 
 def test_retry_is_a_value() -> None:

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from continuum.errors import SignalInvalid, SignalTimedOut
 from continuum.replay.context import wait_signal
-from tests.unit.replay.builders import RUN_ID, CancelledOnArrival, a_run, charge, done, signal
+from tests.unit.replay.builders import RUN_ID, ARun, CancelledOnArrival, a_flow, a_run, charge, done, signal
 
 
 class Verdict(BaseModel):
@@ -190,3 +190,27 @@ def test_an_unknown_signal_stays_and_disturbs_nobody() -> None:
 
     assert run.turn(signal("x", 1)) == ["signal_received x 1"]
     assert run.turn(signal("n", 2)) == ["signal_received n 2", "completed 2"]
+
+
+# --- contracts --------------------------------------------------------------------------------------------------------
+
+
+async def waits(name: str) -> object:
+    return await wait_signal(name, timeout=60)
+
+
+def test_a_wait_for_a_signal_that_the_contract_does_not_name_blocks_the_run() -> None:
+    run = ARun(a_flow(waits, signals={"go": int, "stop": int}), "went")
+
+    assert "waits for a signal 'went' that no sender could deliver: it declares go, stop" in run.reason
+
+
+def test_a_workflow_that_declares_no_signals_at_all_waits_for_none() -> None:
+    assert "it declares none" in ARun(a_flow(waits, signals={}), "go").reason
+
+
+def test_a_wait_for_a_signal_that_the_contract_names_is_served() -> None:
+    run = ARun(a_flow(waits, signals={"go": int}), "go")
+    run.turn(signal("go", 1))
+
+    assert run.outcome == 1
