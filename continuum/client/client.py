@@ -62,6 +62,7 @@ class Client:
             node=node,
             journal=journal,
             registry=registry,
+            committer=committer,
             delivery=delivery,
             awaiting=awaiting,
             dispatcher=dispatcher,
@@ -140,6 +141,11 @@ class Client:
         """Cancel a run."""
         self._guard("cancel", "an activity that cancels")
         return await self._talker.cancel(run_id_of(run_id))
+
+    async def set_attributes(self, run_id: str | UUID, attributes: Mapping[str, Any]) -> None:
+        """Change a run's attributes."""
+        self._guard("set_attributes(run_id, ...)", "set_attributes(name=value) for the run's own")
+        await self._talker.set_attributes(run_id_of(run_id), attributes)
 
     def result(
         self,

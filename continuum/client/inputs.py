@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +15,7 @@ from continuum.definitions.catalog import Catalog
 from continuum.definitions.workflow import Workflow
 from continuum.errors import DurableValueError, InputInvalid, NotAllowedHere, Problem
 from continuum.ids import canonical
+from continuum.model import attributes
 from continuum.model.names import NAME_MAX, is_short_name
 from continuum.model.writes import Verdict
 
@@ -33,9 +33,6 @@ class Named(Struct, frozen=True, gc=False):
     name: str
     version: int | None
     input: Json
-
-
-ATTRIBUTES_MAX = 16_384  # bytes of JSON: attributes are for finding runs, not for data
 
 
 def run_id_of(value: str | UUID) -> str:
@@ -64,24 +61,29 @@ def short_name(value: Any, what: str) -> str:
 
 
 def attributes_of(value: Any) -> dict[str, Any] | None:
-    """Return search attributes.
+    """Return a new run's search attributes; what is None is not set.
 
     Raises:
-        DurableValueError: they are not a small JSON object.
+        DurableValueError: a value cannot be one; the path points at it.
+    """
+    return None if value is None else attributes.merged(None, attributes.checked(value))
+
+
+def wanted_of(value: Any) -> dict[str, Any] | None:
+    """Return the attributes that are searched for.
+
+    Raises:
+        DurableValueError: a value cannot be one.
+        InputInvalid: one is None, which no run has.
     """
     if value is None:
         return None
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise DurableValueError(f"attributes must map names to JSON values, not {value!r}"[:500], path="/attributes")
-    try:
-        text = json.dumps(dict(value), allow_nan=False, ensure_ascii=True)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise DurableValueError(f"attributes must be JSON: {error}", path="/attributes") from error
-    if "\\u0000" in text or len(text) > ATTRIBUTES_MAX:
-        raise DurableValueError(
-            f"attributes must take at most {ATTRIBUTES_MAX} bytes of JSON without NUL characters", path="/attributes"
-        )
-    return dict(value)
+    wanted = attributes.checked(value)
+    for name, one in wanted.items():
+        if one is None:
+            problem = Problem(f"/attributes/{name}", "must be a value")
+            raise InputInvalid(f"no run has {name!r} as None: a filter finds what is set", problems=[problem])
+    return wanted or None
 
 
 def moment_of(value: Any, what: str) -> datetime | None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
-from continuum.client.inputs import attributes_of, short_name
+from continuum.client.inputs import short_name, wanted_of
 from continuum.codec import shape_of
 from continuum.definitions.workflow import Workflow
 from continuum.errors import (
@@ -136,7 +136,7 @@ class Reader:
             workflow=_workflow_name(workflow),
             state=None if state is None else _state(state),
             namespace=None if namespace is None else short_name(namespace, "namespace"),
-            attributes=attributes_of(attributes),
+            attributes=wanted_of(attributes),
         )
         rows = await self._journal.list_runs(where, limit=limit + 1, before=_read_cursor(cursor))
         page = rows[:limit]

@@ -1,4 +1,4 @@
-"""Reaching runs: signals and cancels, through memory where the run lives here, through its inbox where it does not."""
+"""Reaching runs: signals and cancels (by memory where the run lives here, else by its inbox), and their attributes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,22 @@ from continuum.errors import (
     RunNotActive,
     RunNotFound,
 )
+from continuum.journal.group import GroupCommitter
 from continuum.journal.port import OwnerJournal, ReadJournal
+from continuum.model.attributes import ATTRIBUTES_MAX, checked
 from continuum.model.messages import Message, MessageKind
 from continuum.model.states import RunState
-from continuum.model.writes import Duplicate, Landed, Over, Posted, Unknown, Unwritable, Verdict
+from continuum.model.writes import (
+    Duplicate,
+    Landed,
+    Over,
+    Posted,
+    Refused,
+    SetAttributes,
+    Unknown,
+    Unwritable,
+    Verdict,
+)
 from continuum.runtime.awaiting import Awaiting
 from continuum.runtime.delivery import Delivery
 from continuum.runtime.dispatcher import Dispatcher
@@ -45,6 +57,7 @@ class Talker:
         node: Node,
         journal: TalkJournal,
         registry: Registry[Execution],
+        committer: GroupCommitter,
         delivery: Delivery,
         awaiting: Awaiting,
         dispatcher: Dispatcher,
@@ -55,6 +68,7 @@ class Talker:
     ) -> None:
         self._node = node
         self._journal = journal
+        self._committer = committer
         self._delivery = delivery
         self._awaiting = awaiting
         self._dispatcher = dispatcher
@@ -104,6 +118,18 @@ class Talker:
             raise RunNotActive(f"run {run_id} {ending.state.value} before it could be cancelled", run_id=run_id)
         return "cancelled" if ending is not None else "requested"
 
+    async def set_attributes(self, run_id: str, attributes: object) -> None:
+        """Merge search attributes into a run's, in one statement: concurrent changes to other names all stand."""
+        changes = checked(attributes)
+        match verdict := await self._committer.put(SetAttributes(run_id, changes)):
+            case Landed():
+                return
+            case Refused():
+                message = f"the attributes of run {run_id} would take more than {ATTRIBUTES_MAX} bytes of JSON"
+                raise DurableValueError(message, path="/attributes", run_id=run_id)
+            case _:
+                raise _refusal(verdict, run_id, "changed")
+
     async def _is_held(self, owner: str | None) -> bool:
         """Tell whether a run's owner can honour a cancel; what one without a row holds is freed first."""
         if owner is None or owner == self._node.owner:
@@ -130,6 +156,6 @@ def _refusal(verdict: Verdict, run_id: str, done: str) -> Exception:
         case Unwritable(JournalUnavailable() as error):  # the instance stopped: nobody knows what became of it
             return error
         case Unwritable(error):
-            return DurableValueError(f"the database refuses this message: {error}", run_id=run_id)
+            return DurableValueError(f"the database refuses this: {error}", run_id=run_id)
         case _:
             return RunNotActive(f"run {run_id} was not {done}: {verdict}", run_id=run_id)

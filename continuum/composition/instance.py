@@ -22,6 +22,7 @@ from continuum.definitions.handles import RunHandle
 from continuum.definitions.workflow import Workflow
 from continuum.errors import ConfigurationError, ContinuumError, InstanceNotStarted
 from continuum.journal.port import Journal
+from continuum.model.attributes import AttributeValue
 from continuum.model.policy import Duration, seconds
 from continuum.model.runs import Run
 from continuum.model.states import RunState
@@ -348,6 +349,10 @@ class Instance:
         return await self._client.list_runs(
             workflow=workflow, state=state, namespace=namespace, attributes=attributes, limit=limit, cursor=cursor
         )
+
+    async def set_attributes(self, run_id: str | UUID, attributes: Mapping[str, AttributeValue], /) -> None:
+        """Merge search attributes into a run's; see `continuum.set_attributes`."""
+        await self._client.set_attributes(run_id, attributes)
 
     async def history(self, run_id: str | UUID, /) -> list[HistoryEvent]:
         """Read a run's history; see `continuum.history`."""

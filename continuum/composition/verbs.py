@@ -24,6 +24,7 @@ from continuum.definitions.handles import RunHandle
 from continuum.definitions.workflow import Workflow
 from continuum.errors import InstanceNotRegistered, NotAllowedHere
 from continuum.journal.sql import migrate as migrate_engine
+from continuum.model.attributes import AttributeValue
 from continuum.model.policy import Duration
 from continuum.model.runs import Run
 from continuum.model.states import RunState
@@ -102,7 +103,7 @@ async def start(  # type: ignore[misc]  # mypy does not see that Any takes a Typ
         run_id: a UUID of your own; by default a new UUIDv7.
         idempotency_key: the same key and input give the same run for as long as it is kept, per namespace and workflow.
         namespace: groups runs; 1 to 200 characters.
-        attributes: a small JSON object to find the run by.
+        attributes: names and values to find the run by: str, int, float, bool, aware datetime, or a list of those.
         start_at: an aware datetime before which the run does not begin.
 
     Raises:
@@ -266,6 +267,20 @@ async def list_runs(
     return await resolve(instance).list_runs(
         workflow=workflow, state=state, namespace=namespace, attributes=attributes, limit=limit, cursor=cursor
     )
+
+
+async def set_attributes(
+    run_id: str | UUID, attributes: Mapping[str, AttributeValue], /, *, instance: str | None = None
+) -> None:
+    """Merge search attributes into a run's, in any state; returns once that is durable.
+
+    It is one statement: of two callers who change different names at once, neither loses. None removes a name.
+
+    Raises:
+        RunNotFound: there is no such run.
+        DurableValueError: a value cannot be an attribute, or all together would be too large; the path points at it.
+    """
+    await resolve(instance).set_attributes(run_id, attributes)
 
 
 async def history(run_id: str | UUID, /, *, instance: str | None = None) -> list[HistoryEvent]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
+from continuum.model.attributes import AttributeValue
 from continuum.model.policy import Duration
 from continuum.model.runs import Run
 
@@ -28,6 +29,10 @@ class Verbs(Protocol):
 
     async def cancel(self, run_id: str, /) -> Literal["cancelled", "requested"]:
         """Cancel."""
+        ...
+
+    async def set_attributes(self, run_id: str, attributes: Mapping[str, AttributeValue], /) -> None:
+        """Change its search attributes."""
         ...
 
     async def get_run(self, run_id: str, /) -> Run:
@@ -72,6 +77,10 @@ class RunHandle(Generic[R_co]):
     async def cancel(self) -> Literal["cancelled", "requested"]:
         """Cancel the run; see `continuum.cancel`."""
         return await self._verbs().cancel(self.run_id)
+
+    async def set_attributes(self, attributes: Mapping[str, AttributeValue], /) -> None:
+        """Merge search attributes into the run's; see `continuum.set_attributes`."""
+        await self._verbs().set_attributes(self.run_id, attributes)
 
     async def status(self) -> Run:
         """Read the run; see `continuum.get_run`."""

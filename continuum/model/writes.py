@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from continuum.model.events import Event
 from continuum.model.messages import Message
-from continuum.model.runs import NewRun
+from continuum.model.runs import Attributes, NewRun
 from continuum.model.states import RunState
 from continuum.model.tasks import Attempt, NewTask
 
@@ -115,7 +115,17 @@ class FreeTask(Struct, frozen=True, gc=False):
     attempt: Attempt
 
 
-Write = Start | StartMany | Commit | Post | Finish | RetryTask | FreeTask
+class SetAttributes(Struct, frozen=True, gc=False):
+    """Merge search attributes into a run's, whatever its state and whoever holds it; None removes a name.
+
+    Refused if all of them together would take more than `ATTRIBUTES_MAX` bytes.
+    """
+
+    run_id: str
+    changes: Attributes
+
+
+Write = Start | StartMany | Commit | Post | Finish | RetryTask | FreeTask | SetAttributes
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 from continuum.client.contracts import encoded
-from continuum.client.inputs import attributes_of, call_of, moment_of, run_id_of, short_name
+from continuum.client.inputs import attributes_of, call_of, moment_of, run_id_of, short_name, wanted_of
 from continuum.client.reading import HistoryEvent, Page
 from continuum.clock import Clock, SystemClock
 from continuum.codec import shape_of
@@ -23,12 +23,14 @@ from continuum.definitions.handles import RunHandle
 from continuum.definitions.workflow import Workflow
 from continuum.errors import (
     InputInvalid,
+    NotAllowedHere,
     Problem,
     RequestFailed,
     ResultTimedOut,
     RunBlocked,
     SignalInvalid,
 )
+from continuum.model.attributes import AttributeValue
 from continuum.model.policy import Duration, seconds
 from continuum.model.runs import Run
 from continuum.model.states import RunState
@@ -281,7 +283,7 @@ class Client:
             "namespace": namespace,
             "limit": str(limit),
             "cursor": cursor,
-            **{f"attr.{key}": json.dumps(value) for key, value in (attributes_of(attributes) or {}).items()},
+            **{f"attr.{key}": json.dumps(value) for key, value in (wanted_of(attributes) or {}).items()},
         }
         page = body_of(await self._ask("GET", instance, "/runs", params=_given(params)))
         return Page(tuple(run_of(item) for item in page["items"]), page["next_cursor"])
@@ -351,6 +353,11 @@ class _At:
 
     async def cancel(self, run_id: str, /) -> Literal["cancelled", "requested"]:
         return await self._client.cancel(run_id, instance=self._instance)
+
+    async def set_attributes(self, run_id: str, attributes: Mapping[str, AttributeValue], /) -> None:  # noqa: ARG002
+        raise NotAllowedHere(
+            "there is no route by which attributes are set: do it in process, or in the workflow", run_id=run_id
+        )
 
     async def get_run(self, run_id: str, /) -> Run:
         return await self._client.get_run(run_id, instance=self._instance)

@@ -322,6 +322,13 @@ SELECT CAST(r.id AS text) AS run_id, r.wake_at FROM continuum_runs AS r
 WHERE r.lease_owner IS NULL AND r.state IN ('pending', 'suspended', 'blocked') AND r.wake_at <= (SELECT clock_timestamp() + make_interval(secs => :horizon))
 ORDER BY r.wake_at, r.id LIMIT :n;
 
+-- runs.set_attributes: Merge attributes into those of runs, whoever holds them; null removes a name.
+UPDATE continuum_runs SET attributes = NULLIF(jsonb_strip_nulls(COALESCE(attributes, '{}') || CAST(w.changes AS jsonb)), '{}')
+FROM unnest(CAST(CAST(:w_of_run AS text) AS uuid[]), CAST(CAST(:w_changes AS text) AS text[])) AS w(of_run,
+            changes)
+WHERE id = w.of_run AND octet_length(COALESCE(CAST(NULLIF(jsonb_strip_nulls(COALESCE(attributes, '{}') || CAST(w.changes AS jsonb)), '{}') AS text), '')) <= :size_max
+RETURNING CAST(id AS text) AS run_id;
+
 -- runs.by_id: Read rows by id.
 SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
        r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,

@@ -260,6 +260,13 @@ SELECT CAST(r.id AS text) AS run_id, r.wake_at FROM continuum_runs AS r
 WHERE r.lease_owner IS NULL AND r.state IN ('pending', 'suspended', 'blocked') AND r.wake_at <= (SELECT :now + CAST(ROUND((:horizon) * 1000000) AS INTEGER))
 ORDER BY r.wake_at, r.id LIMIT :n;
 
+-- runs.set_attributes: Merge attributes into those of runs, whoever holds them; null removes a name.
+UPDATE continuum_runs SET attributes = NULLIF(json_patch(COALESCE(attributes, '{}'), w.changes), '{}')
+FROM (SELECT json_extract(value, '$[0]') AS of_run, json_extract(value, '$[1]') AS changes FROM json_each(:w)) AS
+            w
+WHERE id = w.of_run AND length(CAST(COALESCE(NULLIF(json_patch(COALESCE(attributes, '{}'), w.changes), '{}'), '') AS blob)) <= :size_max
+RETURNING CAST(id AS text) AS run_id;
+
 -- runs.by_id: Read rows by id.
 SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
        r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,

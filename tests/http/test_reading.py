@@ -89,7 +89,7 @@ async def test_runs_are_found_by_what_they_are(http: httpx.AsyncClient) -> None:
         ({"cursor": "x"}, "cursor"),
         ({"workflow": "a\x00b"}, "workflow"),
         ({"namespace": ""}, "namespace"),
-        ({"attr.a": "\x00"}, "/attributes"),
+        ({"attr.a": "\x00"}, "/attributes/a"),
     ],
     ids=str,
 )

@@ -104,6 +104,7 @@ def cases() -> list[Case]:
         ),
         Case(runs.UPCOMING, 60, {"horizon": 5.0, "n": 100}),
         Case(runs.LIST, 300, _page(limit=50)),
+        Case(runs.SET_ATTRIBUTES, 200, {"w": [(run_id, '{"a": 1}') for run_id in ids[:10]], "size_max": 1_000}),
         Case(runs.ENDINGS, 400, {"ids": ids}),
         Case(inbox.UNREAD_OF_OWNER, 200, {"owner": OWNER, "limit": 100}),
         Case(inbox.POST, 1_500, {"w": signals}),

@@ -233,7 +233,7 @@ async def test_an_instance_runs_only_what_it_serves(place: Place) -> None:
 
 
 async def test_facts_are_kept_as_they_were_given(app: Instance) -> None:
-    attributes = {"customer": "c1", "n": 4, "nested": {"é": [1.5, None, True]}}
+    attributes = {"customer": "c1", "n": 4, "é": [1.5, "x", True]}
     run = await app.start(waits, 1, namespace="tenant-1", attributes=attributes)
     seen = await run.status()
     assert (seen.namespace, seen.attributes, seen.workflow, seen.version) == ("tenant-1", attributes, waits.name, 1)

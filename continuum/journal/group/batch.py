@@ -7,7 +7,18 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from continuum.model.writes import Commit, Finish, FreeTask, Post, RetryTask, Start, StartMany, Verdict, Write
+from continuum.model.writes import (
+    Commit,
+    Finish,
+    FreeTask,
+    Post,
+    RetryTask,
+    SetAttributes,
+    Start,
+    StartMany,
+    Verdict,
+    Write,
+)
 
 TURNS = (Commit, Start)  # what a run has one of on its way
 Settled = Callable[[Verdict], object]
@@ -41,7 +52,7 @@ class Batch(Struct, frozen=True, gc=False):
 def run_of(write: Write) -> str:
     """Return the run that a write is about."""
     match write:
-        case Commit() | Start():
+        case Commit() | Start() | SetAttributes():
             return write.run_id
         case StartMany(starts):
             return starts[0].run_id

@@ -14,9 +14,10 @@ from msgspec.structs import replace
 
 from continuum.journal.memory.store import MemoryStore, StartKey, StoredTask
 from continuum.journal.port import BadData
+from continuum.model.attributes import ATTRIBUTES_MAX, merged, size_of
 from continuum.model.events import COMMANDS, Event, EventType
 from continuum.model.messages import Message, MessageKind
-from continuum.model.runs import RunRow
+from continuum.model.runs import Attributes, RunRow
 from continuum.model.states import WRITABLE
 from continuum.model.tasks import Attempt, NewTask, TaskKey
 from continuum.model.writes import (
@@ -30,6 +31,7 @@ from continuum.model.writes import (
     Post,
     Posted,
     RetryTask,
+    SetAttributes,
     Start,
     StartMany,
     Unknown,
@@ -93,6 +95,8 @@ def apply(store: MemoryStore, write: Write) -> Verdict:
             return _retry(store, attempt, delay_seconds)
         case FreeTask(attempt):
             return _free(store, attempt)
+        case SetAttributes(run_id, changes):
+            return _set_attributes(store, run_id, changes)
 
 
 # --- starts -----------------------------------------------------------------------------------------------------------
@@ -278,6 +282,20 @@ def _free(store: MemoryStore, attempt: Attempt) -> Verdict:
     if task is None or not task.belongs_to(attempt):
         return REFUSED
     store.put_task(replace(task, owner=None))
+    return LANDED
+
+
+# --- attributes -------------------------------------------------------------------------------------------------------
+
+
+def _set_attributes(store: MemoryStore, run_id: str, changes: Attributes) -> Verdict:
+    row = store.runs.get(run_id)
+    if row is None:
+        return Unknown()
+    attributes = merged(row.attributes, changes)
+    if attributes is not None and size_of(attributes) > ATTRIBUTES_MAX:
+        return REFUSED
+    store.put_run(replace(row, attributes=attributes))
     return LANDED
 
 

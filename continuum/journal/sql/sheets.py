@@ -15,7 +15,17 @@ from continuum.journal.sql.rows import encoded_attributes
 from continuum.model.events import Event
 from continuum.model.messages import Message
 from continuum.model.tasks import NewTask
-from continuum.model.writes import Commit, Finish, FreeTask, Post, RetryTask, Start, StartMany, Write
+from continuum.model.writes import (
+    Commit,
+    Finish,
+    FreeTask,
+    Post,
+    RetryTask,
+    SetAttributes,
+    Start,
+    StartMany,
+    Write,
+)
 
 Cells = tuple[object, ...]
 
@@ -30,6 +40,7 @@ class Sheet:
     retries: list[tuple[int, RetryTask]] = field(default_factory=list)
     frees: list[tuple[int, FreeTask]] = field(default_factory=list)
     posts: list[tuple[int, Post]] = field(default_factory=list)
+    settings: list[tuple[int, SetAttributes]] = field(default_factory=list)
 
 
 def sheet_of(batch: Sequence[Write]) -> Sheet:
@@ -53,6 +64,8 @@ def sheet_of(batch: Sequence[Write]) -> Sheet:
                 sheet.retries.append((place, write))
             case FreeTask():
                 sheet.frees.append((place, write))
+            case SetAttributes():
+                sheet.settings.append((place, write))
             case StartMany():
                 raise AssertionError("many starts that land together are a batch of their own")
     _expect_each_run_once(sheet)
@@ -60,6 +73,7 @@ def sheet_of(batch: Sequence[Write]) -> Sheet:
     sheet.commits.sort(key=lambda item: item[1].run_id)
     for tasks in (sheet.finishes, sheet.retries, sheet.frees):
         tasks.sort(key=_task_order)
+    sheet.settings.sort(key=lambda item: (item[1].run_id, item[0]))
     sheet.posts.sort(key=lambda item: _post_order(item[0], item[1].message))
     return sheet
 
@@ -142,6 +156,14 @@ def resolved_cells(commits: Iterable[Commit]) -> list[Cells]:
 def read_cells(commits: Iterable[Commit]) -> list[Cells]:
     """Return the messages that commits consume."""
     return [(write.run_id, read.message_id, read.tombstone) for write in commits for read in write.read]
+
+
+def attribute_cells(settings: Iterable[SetAttributes]) -> list[Cells]:
+    """Return what changes in the attributes of each run; of several changes to one run the later ones count."""
+    changes: dict[str, dict[str, object]] = {}
+    for write in settings:
+        changes.setdefault(write.run_id, {}).update(write.changes)
+    return [(run_id, encoded_attributes(one, run_id=run_id)) for run_id, one in changes.items()]
 
 
 # --- what both bring --------------------------------------------------------------------------------------------------

@@ -7,9 +7,22 @@ from typing import Protocol
 
 from continuum.journal.sql.lines import Talk
 from continuum.journal.sql.rows import attempt_columns, runs_of, task_key
-from continuum.journal.sql.statements import tasks
+from continuum.journal.sql.sheets import attribute_cells
+from continuum.journal.sql.statements import runs, tasks
+from continuum.model.attributes import ATTRIBUTES_MAX
 from continuum.model.tasks import TaskKey
-from continuum.model.writes import LANDED, Duplicate, FreeTask, Over, Posted, RetryTask, Unknown, Verdict, Write
+from continuum.model.writes import (
+    LANDED,
+    Duplicate,
+    FreeTask,
+    Over,
+    Posted,
+    RetryTask,
+    SetAttributes,
+    Unknown,
+    Verdict,
+    Write,
+)
 
 Verdicts = list[Verdict]
 
@@ -43,6 +56,20 @@ def _mark(
         if write.attempt.key in landed:
             landed.discard(write.attempt.key)  # a second write of the same attempt finds nothing
             verdicts[place] = LANDED
+
+
+async def set_attributes(talk: Talk, settings: Sequence[tuple[int, SetAttributes]], verdicts: Verdicts) -> None:
+    """Merge attributes into those of runs."""
+    cells = attribute_cells(write for _, write in settings)
+    rows = await talk.fetch(runs.SET_ATTRIBUTES, w=cells, size_max=ATTRIBUTES_MAX)
+    merged = {row.run_id for row in rows}
+    refused = [str(run_id) for run_id, _ in cells if run_id not in merged]
+    known = {row.run_id for row in await talk.fetch(runs.BY_ID, ids=refused)} if refused else set()
+    for place, write in settings:
+        if write.run_id in merged:
+            verdicts[place] = LANDED
+        elif write.run_id not in known:
+            verdicts[place] = Unknown()
 
 
 def posting(verdict: str, lease_owner: str | None, advertise_url: str | None) -> Verdict:

@@ -24,7 +24,7 @@ from continuum.journal.sql.sheets import (
     task_cells,
 )
 from continuum.journal.sql.statements import batches, inbox
-from continuum.journal.sql.writing import Verdicts, free, posting, retry
+from continuum.journal.sql.writing import Verdicts, free, posting, retry, set_attributes
 from continuum.model.writes import LANDED, REFUSED, Commit, Posted, Start, StartMany, Verdict, Write
 
 Step = Callable[[Talk], Awaitable[None]]
@@ -88,6 +88,8 @@ def _steps(sheet: Sheet, verdicts: Verdicts) -> list[Step]:
         steps.append(lambda talk: free(talk, sheet.frees, verdicts))
     if sheet.posts:
         steps.append(lambda talk: _post(talk, sheet, verdicts))
+    if sheet.settings:
+        steps.append(lambda talk: set_attributes(talk, sheet.settings, verdicts))
     return steps
 
 

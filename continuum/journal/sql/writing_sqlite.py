@@ -23,7 +23,7 @@ from continuum.journal.sql.sheets import (
 )
 from continuum.journal.sql.statements import batches, inbox
 from continuum.journal.sql.statements.book import Statement
-from continuum.journal.sql.writing import Verdicts, free, posting, retry
+from continuum.journal.sql.writing import Verdicts, free, posting, retry, set_attributes
 from continuum.model.messages import Message, MessageKind
 from continuum.model.tasks import TaskKey
 from continuum.model.writes import LANDED, REFUSED, Commit, Posted, Start, StartMany, Verdict, Write
@@ -110,6 +110,8 @@ async def _write(talk: Talk, sheet: Sheet, verdicts: Verdicts) -> None:
         await free(talk, sheet.frees, verdicts)
     if sheet.posts:
         await _post(talk, sheet, verdicts)
+    if sheet.settings:
+        await set_attributes(talk, sheet.settings, verdicts)
 
 
 async def _many(talk: Talk, statement: Statement, columns: Sequence[str], cells: Iterable[Cells]) -> None:

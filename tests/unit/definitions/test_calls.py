@@ -238,6 +238,8 @@ def test_positional_only_and_keyword_only_parameters_are_called_as_written() -> 
 
 
 class FakeVerbs:
+    set_to: tuple[Any, ...] | None = None
+
     def __init__(self, name: str | None) -> None:
         self.name = name
 
@@ -249,6 +251,9 @@ class FakeVerbs:
 
     async def cancel(self, *args: Any) -> Any:
         return ("cancel", self.name, args)
+
+    async def set_attributes(self, *args: Any) -> None:
+        FakeVerbs.set_to = (self.name, args)
 
     async def get_run(self, *args: Any) -> Any:
         return ("get_run", self.name, args)
@@ -269,6 +274,8 @@ async def test_a_handle_asks_its_instance_when_it_is_used(monkeypatch: pytest.Mo
         {"delivery_id": "d"},
     )
     assert await handle.cancel() == ("cancel", "billing", (RUN_ID,))
+    await handle.set_attributes({"a": 1})
+    assert FakeVerbs.set_to == ("billing", (RUN_ID, {"a": 1}))
     assert await handle.status() == ("get_run", "billing", (RUN_ID,))
 
 

@@ -63,6 +63,10 @@ class Dialect(Protocol):
         """Return SQL for a table made of a parameter that holds rows; `columns` are (name, type)."""
         ...
 
+    def merged(self, attributes: str, changes: str) -> str:
+        """Return SQL for flat attributes after changes, which are JSON text: null removes a name; of none left, NULL."""
+        ...
+
     def lock(self, alias: str) -> str:
         """Return the clause that locks rows to be updated, passing over those that somebody else has locked."""
         ...

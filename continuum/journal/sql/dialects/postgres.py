@@ -87,6 +87,11 @@ class Postgres:
         arrays = ", ".join(_array(f":{alias}_{column}", type_) for column, type_ in columns)
         return folded(f"unnest({arrays}) AS {alias}({', '.join(column for column, _ in columns)})")
 
+    def merged(self, attributes: str, changes: str) -> str:
+        """Return SQL for attributes after changes."""
+        both = f"COALESCE({attributes}, '{{}}') || CAST({changes} AS jsonb)"
+        return f"NULLIF(jsonb_strip_nulls({both}), '{{}}')"
+
     def lock(self, alias: str) -> str:
         """Return the clause that locks rows and passes over locked ones."""
         return f"FOR NO KEY UPDATE OF {alias} SKIP LOCKED"

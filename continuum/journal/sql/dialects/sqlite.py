@@ -65,6 +65,10 @@ class Sqlite:
         cells = ", ".join(f"json_extract(value, '$[{n}]') AS {column}" for n, (column, _) in enumerate(columns))
         return folded(f"(SELECT {cells} FROM json_each(:{alias})) AS {alias}")
 
+    def merged(self, attributes: str, changes: str) -> str:
+        """Return SQL for attributes after changes."""
+        return f"NULLIF(json_patch(COALESCE({attributes}, '{{}}'), {changes}), '{{}}')"
+
     def lock(self, alias: str) -> str:  # noqa: ARG002  the whole database is locked
         """Return the clause that locks rows and passes over locked ones."""
         return ""

@@ -8,5 +8,6 @@ altogether it has two. `Book` holds them rendered for one dialect and schema.
     {among:ids uuid}                                                    = one of the values of the list :ids
     {within:SELECT id FROM ok}                                          = one of what a query gives, asked once
     {rows:w(of_run uuid, token bigint)}                                 a table w made of the rows in the parameter w
+    {merged:attributes, patch}                                          attributes after changes (null removes)
     {lock:r}                                                            row locks, passing over locked rows
 """

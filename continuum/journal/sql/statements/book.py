@@ -79,6 +79,7 @@ class Book:
             "later": _Word(self.dialect.later),
             "among": _Word(self.dialect.among),
             "within": _Word(self.dialect.within),
+            "merged": _Word(lambda argument: self.dialect.merged(*argument.split(", "))),
             "lock": _Word(self.dialect.lock),
             "rows": _Word(table_of),
         }

@@ -109,6 +109,22 @@ ORDER BY r.wake_at, r.id LIMIT :n
 """,
 )
 
+# --- attributes -------------------------------------------------------------------------------------------------------
+
+_SET_ATTRIBUTES = """
+UPDATE {{runs}} SET attributes = {{merged:attributes, w.changes}}
+FROM {{rows:w(of_run uuid, changes text)}}
+WHERE id = w.of_run AND {size} <= :size_max
+RETURNING CAST(id AS text) AS run_id
+"""
+
+SET_ATTRIBUTES = Statement(
+    "runs.set_attributes",
+    "Merge attributes into those of runs, whoever holds them; null removes a name.",
+    _SET_ATTRIBUTES.format(size="octet_length(COALESCE(CAST({merged:attributes, w.changes} AS text), ''))"),
+    sqlite=_SET_ATTRIBUTES.format(size="length(CAST(COALESCE({merged:attributes, w.changes}, '') AS blob))"),
+)
+
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 BY_ID = Statement(
