@@ -2,7 +2,7 @@
 
 -- batches -------------------------------------------------------------------------------------------------------------
 
--- commit: Write a batch of starts and commits; return the runs that took effect.
+-- commit: Write a batch of starts and commits; return the runs that took effect, as one text: a row for each takes longer.
 WITH started AS (
     INSERT INTO continuum_runs (id, workflow, version, namespace, state, generation, last_seq, lease_owner, lease_token, wake_at,
         attributes, idempotency_key, fingerprint, retention_seconds, trace_context, created_at, ended_at,
@@ -98,7 +98,7 @@ cleared AS (
 kept AS (
     UPDATE continuum_inbox AS m SET read_at = clock_timestamp(), payload = NULL
     WHERE m.run_id = ANY(ARRAY(SELECT id FROM ended)) AND m.read_at IS NULL AND m.delivery_id IS NOT NULL)
-SELECT CAST(id AS text) AS run_id FROM ok;
+SELECT string_agg(CAST(id AS text), ',') AS run_ids FROM ok;
 
 -- inbox ---------------------------------------------------------------------------------------------------------------
 

@@ -4,9 +4,9 @@ There is no timer. While one batch is on the wire the next one gathers, so an id
 writes much at a time. `submit` only appends to a queue and never waits; one task per lane takes from it.
 
 Lane 1 carries what may have to wait for somebody's open transaction (a start with a key or a chosen id, a message with
-a delivery id), sorted by key so that two committers never wait for each other; lane 0 carries all the rest, sorted by
-run, and never stands behind it. No run has two commits under way: in one batch its row would be updated once and both
-histories written.
+a delivery id), sorted by key so that two committers never wait for each other; lane 0 carries all the rest, whose rows
+the journal locks in the order of runs, and never stands behind it. No run has two commits under way: in one batch its
+row would be updated once and both histories written.
 
 What can go wrong, and what is done:
 

@@ -75,11 +75,6 @@ def may_wait(write: Write) -> bool:
             return False
 
 
-def by_run(entry: Entry) -> str:
-    """Sort lane 0: two committers lock rows in the same order."""
-    return entry.excludes or run_of(entry.write)
-
-
 def by_key(entry: Entry) -> tuple[str, str, str]:
     """Sort lane 1: two committers insert unique keys in the same order."""
     match entry.write:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from continuum.clock import Clock
 from continuum.errors import JournalUnavailable
-from continuum.journal.group.batch import Batch, Entry, by_key, by_run, run_of
+from continuum.journal.group.batch import Batch, Entry, by_key, run_of
 from continuum.journal.port import Ambiguous, BadData, Contended, WriteJournal
 from continuum.model.writes import (
     LANDED,
@@ -133,7 +133,8 @@ class Lane:
                     break
         self._queue.extendleft(reversed(kept))
         self._offer_room()
-        taken.sort(key=by_key if self._number else by_run)
+        if self._number:
+            taken.sort(key=by_key)
         return taken
 
     # --- the task -----------------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 from continuum.journal.port import BadData
 from continuum.journal.sql.rows import encoded_attributes
-from continuum.model.events import Event
 from continuum.model.messages import Message
 from continuum.model.tasks import NewTask
 from continuum.model.writes import (
@@ -143,7 +142,7 @@ def commit_cells(write: Commit) -> Cells:
         None if final else write.wake_at,
         None if final else write.backoff_seconds,
         write.reason,
-        write.gives_up_lease,
+        final or write.releases,
         final,
     )
 
@@ -185,25 +184,23 @@ def event_cells(writes: Iterable[Start | Commit]) -> list[Cells]:
             seq += 1
             if event.seq != seq:
                 raise BadData(f"{event.type.value} has seq {event.seq}, its place is {seq}", run_id=run_id)
-            cells.append(_event(run_id, generation, token, event))
+            cells.append(
+                (
+                    run_id,
+                    generation,
+                    seq,
+                    token,
+                    event.type,
+                    event.format,
+                    event.command_id,
+                    event.message_id,
+                    event.name,
+                    event.key,
+                    event.payload,
+                    event.at,
+                )
+            )
     return cells
-
-
-def _event(run_id: str, generation: int, token: int, event: Event) -> Cells:
-    return (
-        run_id,
-        generation,
-        event.seq,
-        token,
-        event.type,
-        event.format,
-        event.command_id,
-        event.message_id,
-        event.name,
-        event.key,
-        event.payload,
-        event.at,
-    )
 
 
 def task_cells(writes: Iterable[Start | Commit]) -> list[Cells]:

@@ -105,7 +105,7 @@ async def _commit(talk: Talk, sheet: Sheet, verdicts: Verdicts) -> None:
         d=resolved_cells(commits),
         g=read_cells(commits),
     )
-    landed = {row.run_id for row in rows}
+    landed = set((rows[0].run_ids or "").split(","))
     for place, written in zip([place for place, _ in (*sheet.starts, *sheet.commits)], writes, strict=True):
         if written.run_id in landed:
             verdicts[place] = LANDED

@@ -53,7 +53,7 @@ _TASK_COLUMNS = """run_id, generation, command_id, event_seq, activity, queue, p
 
 COMMIT = Statement(
     "commit",
-    "Write a batch of starts and commits; return the runs that took effect.",
+    "Write a batch of starts and commits; return the runs that took effect, as one text: a row for each takes longer.",
     f"""
 WITH started AS (
     INSERT INTO {{runs}} ({_RUN_COLUMNS})
@@ -108,7 +108,7 @@ cleared AS (
 kept AS (
     UPDATE {{inbox}} AS m SET read_at = {{now}}, payload = NULL
     WHERE m.run_id = ANY(ARRAY(SELECT id FROM ended)) AND m.read_at IS NULL AND m.delivery_id IS NOT NULL)
-SELECT CAST(id AS text) AS run_id FROM ok
+SELECT string_agg(CAST(id AS text), ',') AS run_ids FROM ok
 """,
     sqlite="",
 )
