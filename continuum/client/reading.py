@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -37,7 +38,8 @@ from continuum.runtime.registry import Registry
 
 T = TypeVar("T")
 PAGE_MAX = 1_000
-CURSOR_PATTERN = "[0-9]{1,17}-[0-9a-f]{32}"  # a run's place: microseconds since 1970, and its id
+# A run's place (microseconds since 1970, and its id), and a digest of the filters among which it is one.
+CURSOR_PATTERN = "[0-9]{1,17}-[0-9a-f]{32}-[0-9a-f]{8}"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -138,9 +140,9 @@ class Reader:
             namespace=None if namespace is None else short_name(namespace, "namespace"),
             attributes=wanted_of(attributes),
         )
-        rows = await self._journal.list_runs(where, limit=limit + 1, before=_read_cursor(cursor))
+        rows = await self._journal.list_runs(where, limit=limit + 1, before=_read_cursor(cursor, where))
         page = rows[:limit]
-        more = _write_cursor(page[-1]) if len(rows) > limit else None
+        more = _write_cursor(page[-1], where) if len(rows) > limit else None
         return Page(tuple(_run(row, None) for row in page), more)
 
     async def history(self, run_id: str) -> list[HistoryEvent]:
@@ -222,15 +224,24 @@ def _state(value: RunState | str) -> RunState:
         raise InputInvalid(f"{value!r} is no state; states are {known}", problems=[problem]) from error
 
 
-def _write_cursor(row: RunRow) -> str:
-    return f"{(row.created_at - _EPOCH) // _MICROSECOND}-{UUID(row.run_id).hex}"
+def _write_cursor(row: RunRow, where: RunFilter) -> str:
+    return f"{(row.created_at - _EPOCH) // _MICROSECOND}-{UUID(row.run_id).hex}-{_digest(where)}"
 
 
-def _read_cursor(cursor: str | None) -> tuple[datetime, str] | None:
+def _read_cursor(cursor: str | None, where: RunFilter) -> tuple[datetime, str] | None:
     if cursor is None:
         return None
-    if not re.fullmatch(CURSOR_PATTERN, cursor):
+    if not re.fullmatch(CURSOR_PATTERN, str(cursor)):
         problem = Problem("/cursor", "must be a next_cursor")
         raise InputInvalid("the cursor is not one that a page of runs gave", problems=[problem])
-    microseconds, _, run_id = cursor.partition("-")
+    microseconds, run_id, digest = cursor.split("-")
+    if digest != _digest(where):
+        problem = Problem("/cursor", "must be the next_cursor of a page with the same filters")
+        message = "the cursor comes from a list with other filters: begin without one, or ask with the filters it had"
+        raise InputInvalid(message, problems=[problem])
     return _EPOCH + int(microseconds) * _MICROSECOND, canonical(UUID(run_id))
+
+
+def _digest(where: RunFilter) -> str:
+    asked = [where.workflow, where.state, where.namespace, where.attributes]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]

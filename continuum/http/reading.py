@@ -10,10 +10,13 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from continuum.client.inputs import wanted_of
 from continuum.client.reading import CURSOR_PATTERN, PAGE_MAX
+from continuum.errors import DurableValueError, InputInvalid
 from continuum.http.desk import WAIT_MAX_SECONDS, Desk
 from continuum.http.headers import next_link, path_of
 from continuum.http.parameters import ABSENT, InstanceName, RunId
+from continuum.http.problems import INVALID, Refusal
 from continuum.http.shapes import ShortName
 from continuum.http.writing import answer, detail, ending, standing
 from continuum.model.states import RunState
@@ -71,17 +74,21 @@ class Reading:
         """List runs, newest first.
 
         `attr.k=v` lists those whose attribute `k` is `v`; several must all be so. A value that is JSON (`3`, `true`,
-        `"42"`) means that value, any other the text as it stands. `Link` leads to the next page.
+        `"42"`) means that value, any other the text as it stands; a list (`["a"]`) finds lists that have all of it.
+        `Link` leads to the next page.
         """
-        async with self._desk.patience():
-            page = await self._desk.instance(instance).list_runs(
-                workflow=workflow,
-                state=state,
-                namespace=namespace,
-                attributes=_attributes(request),
-                limit=limit,
-                cursor=cursor or None,
-            )
+        try:
+            async with self._desk.patience():
+                page = await self._desk.instance(instance).list_runs(
+                    workflow=workflow,
+                    state=state,
+                    namespace=namespace,
+                    attributes=_attributes(request),
+                    limit=limit,
+                    cursor=cursor or None,
+                )
+        except InputInvalid as error:
+            raise _unfit(error.path.removeprefix("/"), error.message) from error
         headers = {}
         if page.next_cursor is not None:
             headers["Link"] = next_link(path_of(request), dict(request.query_params), page.next_cursor)
@@ -89,18 +96,33 @@ class Reading:
 
 
 def _attributes(request: Request) -> dict[str, Any] | None:
-    found = {
-        name.removeprefix(ATTRIBUTE): _value(value)
-        for name, value in request.query_params.items()
-        if name.startswith(ATTRIBUTE)
-    }
-    return found or None
+    found: dict[str, Any] = {}
+    for parameter, text in request.query_params.multi_items():
+        name = parameter.removeprefix(ATTRIBUTE)
+        if parameter.startswith(ATTRIBUTE) and name in found:
+            raise _unfit(parameter, f"{parameter} is given twice: a list that must have both is [1, 2]")
+        if parameter.startswith(ATTRIBUTE):
+            found[name] = _value(text)
+    try:
+        return wanted_of(found)
+    except DurableValueError as error:
+        _, _, token = error.path.removeprefix("/").partition("/")
+        name = token.partition("/")[0].replace("~1", "/").replace("~0", "~")
+        raise _unfit(ATTRIBUTE + name, error.message) from error
+
+
+def _unfit(parameter: str, message: str) -> Refusal:
+    return Refusal(INVALID, message, errors=[{"detail": message, "parameter": parameter, "in": "query"}])
 
 
 def _value(text: str) -> Any:
-    """Read an attribute's value; no object and no list, whose text would be taken for a pattern."""
+    """Read an attribute's value: JSON if it can be one, else the text as it stands."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError):
         return text
-    return text if isinstance(value, dict | list) else value
+    return text if value is None or isinstance(value, dict) else value
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")

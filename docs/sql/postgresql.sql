@@ -179,6 +179,109 @@ WITH late AS MATERIALIZED (
     LIMIT 10000 FOR NO KEY UPDATE OF m SKIP LOCKED)
 DELETE FROM continuum_inbox WHERE id = ANY(ARRAY(SELECT l.id FROM late AS l));
 
+-- listing -------------------------------------------------------------------------------------------------------------
+
+-- runs.list.all: Read a page of rows, newest first.
+SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
+       r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM continuum_runs AS r
+WHERE (r.created_at, r.id) < (:before_at, :before_id)
+  AND (CAST(:workflow AS text) IS NULL OR r.workflow = :workflow)
+  AND (CAST(:state AS text) IS NULL OR r.state = :state)
+  AND (CAST(:namespace AS text) IS NULL OR r.namespace = :namespace)
+ORDER BY r.created_at DESC, r.id DESC LIMIT :n;
+
+-- runs.list.open: Read a page of rows, newest first.
+SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
+       r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM continuum_runs AS r
+WHERE (r.created_at, r.id) < (:before_at, :before_id) AND r.ended_at IS NULL
+  AND (CAST(:workflow AS text) IS NULL OR r.workflow = :workflow)
+  AND (CAST(:state AS text) IS NULL OR r.state = :state)
+  AND (CAST(:namespace AS text) IS NULL OR r.namespace = :namespace)
+ORDER BY r.created_at DESC, r.id DESC LIMIT :n;
+
+-- runs.list.troubled: Read a page of rows, newest first.
+SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
+       r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM continuum_runs AS r
+WHERE (r.created_at, r.id) < (:before_at, :before_id) AND r.state IN ('blocked', 'failed', 'cancelled') AND r.state = :state
+  AND (CAST(:workflow AS text) IS NULL OR r.workflow = :workflow)
+  AND (CAST(:state AS text) IS NULL OR r.state = :state)
+  AND (CAST(:namespace AS text) IS NULL OR r.namespace = :namespace)
+ORDER BY r.created_at DESC, r.id DESC LIMIT :n;
+
+-- runs.list.tenant: Read a page of rows, newest first.
+SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
+       r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM continuum_runs AS r
+WHERE (r.created_at, r.id) < (:before_at, :before_id) AND r.namespace <> 'default' AND r.namespace = :namespace
+  AND (CAST(:workflow AS text) IS NULL OR r.workflow = :workflow)
+  AND (CAST(:state AS text) IS NULL OR r.state = :state)
+  AND (CAST(:namespace AS text) IS NULL OR r.namespace = :namespace)
+ORDER BY r.created_at DESC, r.id DESC LIMIT :n;
+
+-- runs.walk.all: Look for a page of runs with these attributes among the newest.
+SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
+       r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM (
+    SELECT r.* FROM continuum_runs AS r WHERE (r.created_at, r.id) < (:before_at, :before_id)
+    ORDER BY r.created_at DESC, r.id DESC LIMIT :walk) AS r
+WHERE r.attributes @> CAST(CAST(:attributes AS text) AS jsonb)
+  AND (CAST(:workflow AS text) IS NULL OR r.workflow = :workflow)
+  AND (CAST(:state AS text) IS NULL OR r.state = :state)
+  AND (CAST(:namespace AS text) IS NULL OR r.namespace = :namespace)
+ORDER BY r.created_at DESC, r.id DESC LIMIT :n;
+
+-- runs.walk.open: Look for a page of runs with these attributes among the newest.
+SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
+       r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM (
+    SELECT r.* FROM continuum_runs AS r WHERE (r.created_at, r.id) < (:before_at, :before_id) AND r.ended_at IS NULL
+    ORDER BY r.created_at DESC, r.id DESC LIMIT :walk) AS r
+WHERE r.attributes @> CAST(CAST(:attributes AS text) AS jsonb)
+  AND (CAST(:workflow AS text) IS NULL OR r.workflow = :workflow)
+  AND (CAST(:state AS text) IS NULL OR r.state = :state)
+  AND (CAST(:namespace AS text) IS NULL OR r.namespace = :namespace)
+ORDER BY r.created_at DESC, r.id DESC LIMIT :n;
+
+-- runs.walk.troubled: Look for a page of runs with these attributes among the newest.
+SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
+       r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM (
+    SELECT r.* FROM continuum_runs AS r WHERE (r.created_at, r.id) < (:before_at, :before_id) AND r.state IN ('blocked', 'failed', 'cancelled') AND r.state = :state
+    ORDER BY r.created_at DESC, r.id DESC LIMIT :walk) AS r
+WHERE r.attributes @> CAST(CAST(:attributes AS text) AS jsonb)
+  AND (CAST(:workflow AS text) IS NULL OR r.workflow = :workflow)
+  AND (CAST(:state AS text) IS NULL OR r.state = :state)
+  AND (CAST(:namespace AS text) IS NULL OR r.namespace = :namespace)
+ORDER BY r.created_at DESC, r.id DESC LIMIT :n;
+
+-- runs.walk.tenant: Look for a page of runs with these attributes among the newest.
+SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
+       r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM (
+    SELECT r.* FROM continuum_runs AS r WHERE (r.created_at, r.id) < (:before_at, :before_id) AND r.namespace <> 'default' AND r.namespace = :namespace
+    ORDER BY r.created_at DESC, r.id DESC LIMIT :walk) AS r
+WHERE r.attributes @> CAST(CAST(:attributes AS text) AS jsonb)
+  AND (CAST(:workflow AS text) IS NULL OR r.workflow = :workflow)
+  AND (CAST(:state AS text) IS NULL OR r.state = :state)
+  AND (CAST(:namespace AS text) IS NULL OR r.namespace = :namespace)
+ORDER BY r.created_at DESC, r.id DESC LIMIT :n;
+
+-- runs.find: Fetch all runs with these attributes by GIN, and read a page of them.
+WITH found AS MATERIALIZED (
+    SELECT r.id, r.created_at FROM continuum_runs AS r
+    WHERE r.attributes IS NOT NULL AND r.attributes @> CAST(CAST(:attributes AS text) AS jsonb)
+      AND (CAST(:workflow AS text) IS NULL OR r.workflow = :workflow)
+  AND (CAST(:state AS text) IS NULL OR r.state = :state)
+  AND (CAST(:namespace AS text) IS NULL OR r.namespace = :namespace)),
+page AS MATERIALIZED (SELECT r.id FROM found AS r WHERE (r.created_at, r.id) < (:before_at, :before_id) ORDER BY r.created_at DESC, r.id DESC LIMIT :n)
+SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
+       r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM continuum_runs AS r WHERE r.id = ANY(ARRAY(SELECT p.id FROM page AS p))
+ORDER BY r.created_at DESC, r.id DESC;
+
 -- opening -------------------------------------------------------------------------------------------------------------
 
 -- now: Ask for the database's time.
@@ -338,17 +441,6 @@ SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state
 SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
        r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
        r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM continuum_runs AS r WHERE r.namespace = :namespace AND r.workflow = :workflow AND r.idempotency_key = :key;
-
--- runs.list: Read a page of rows, newest first.
-SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
-       r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
-       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM continuum_runs AS r
-WHERE (r.created_at, r.id) < (:before_at, :before_id)
-  AND (CAST(:workflow AS text) IS NULL OR r.workflow = :workflow)
-  AND (CAST(:state AS text) IS NULL OR r.state = :state)
-  AND (CAST(:namespace AS text) IS NULL OR r.namespace = :namespace)
-  AND (CAST(:attributes AS text) IS NULL OR r.attributes @> CAST(CAST(:attributes AS text) AS jsonb))
-ORDER BY r.created_at DESC, r.id DESC LIMIT :n;
 
 -- runs.endings: Read how those of the runs that have ended, or are blocked, stand.
 SELECT CAST(r.id AS text) AS run_id, r.state, e.payload, r.reason FROM continuum_runs AS r

@@ -127,6 +127,96 @@ WITH late AS MATERIALIZED (
     LIMIT 10000 )
 DELETE FROM continuum_inbox WHERE id IN (SELECT l.id FROM late AS l);
 
+-- listing -------------------------------------------------------------------------------------------------------------
+
+-- runs.list.all: Read a page of rows, newest first.
+SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
+       r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM continuum_runs AS r
+WHERE (r.created_at, r.id) < (:before_at, :before_id)
+  AND (CAST(:workflow AS text) IS NULL OR r.workflow = :workflow)
+  AND (CAST(:state AS text) IS NULL OR r.state = :state)
+  AND (CAST(:namespace AS text) IS NULL OR r.namespace = :namespace)
+  AND (:attributes IS NULL OR (r.attributes IS NOT NULL AND NOT EXISTS (
+    SELECT 1 FROM json_each(:attributes) AS want LEFT JOIN json_each(r.attributes) AS have ON have.key = want.key
+    WHERE have.key IS NULL OR NOT
+        CASE WHEN want.type = 'array' AND have.type = 'array' THEN NOT EXISTS (
+                 SELECT 1 FROM json_each(want.value) AS w WHERE NOT EXISTS (
+                     SELECT 1 FROM json_each(have.value) AS h WHERE CASE WHEN w.type IN ('integer', 'real') THEN h.type IN ('integer', 'real') AND w.atom = h.atom
+             WHEN w.type = 'text' THEN h.type = 'text' AND w.atom = h.atom
+             ELSE w.type = h.type END))
+             WHEN want.type = 'array' THEN 0
+             ELSE CASE WHEN want.type IN ('integer', 'real') THEN have.type IN ('integer', 'real') AND want.atom = have.atom
+             WHEN want.type = 'text' THEN have.type = 'text' AND want.atom = have.atom
+             ELSE want.type = have.type END END)))
+ORDER BY r.created_at DESC, r.id DESC LIMIT :n;
+
+-- runs.list.open: Read a page of rows, newest first.
+SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
+       r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM continuum_runs AS r
+WHERE (r.created_at, r.id) < (:before_at, :before_id) AND r.ended_at IS NULL
+  AND (CAST(:workflow AS text) IS NULL OR r.workflow = :workflow)
+  AND (CAST(:state AS text) IS NULL OR r.state = :state)
+  AND (CAST(:namespace AS text) IS NULL OR r.namespace = :namespace)
+  AND (:attributes IS NULL OR (r.attributes IS NOT NULL AND NOT EXISTS (
+    SELECT 1 FROM json_each(:attributes) AS want LEFT JOIN json_each(r.attributes) AS have ON have.key = want.key
+    WHERE have.key IS NULL OR NOT
+        CASE WHEN want.type = 'array' AND have.type = 'array' THEN NOT EXISTS (
+                 SELECT 1 FROM json_each(want.value) AS w WHERE NOT EXISTS (
+                     SELECT 1 FROM json_each(have.value) AS h WHERE CASE WHEN w.type IN ('integer', 'real') THEN h.type IN ('integer', 'real') AND w.atom = h.atom
+             WHEN w.type = 'text' THEN h.type = 'text' AND w.atom = h.atom
+             ELSE w.type = h.type END))
+             WHEN want.type = 'array' THEN 0
+             ELSE CASE WHEN want.type IN ('integer', 'real') THEN have.type IN ('integer', 'real') AND want.atom = have.atom
+             WHEN want.type = 'text' THEN have.type = 'text' AND want.atom = have.atom
+             ELSE want.type = have.type END END)))
+ORDER BY r.created_at DESC, r.id DESC LIMIT :n;
+
+-- runs.list.troubled: Read a page of rows, newest first.
+SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
+       r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM continuum_runs AS r
+WHERE (r.created_at, r.id) < (:before_at, :before_id) AND r.state IN ('blocked', 'failed', 'cancelled') AND r.state = :state
+  AND (CAST(:workflow AS text) IS NULL OR r.workflow = :workflow)
+  AND (CAST(:state AS text) IS NULL OR r.state = :state)
+  AND (CAST(:namespace AS text) IS NULL OR r.namespace = :namespace)
+  AND (:attributes IS NULL OR (r.attributes IS NOT NULL AND NOT EXISTS (
+    SELECT 1 FROM json_each(:attributes) AS want LEFT JOIN json_each(r.attributes) AS have ON have.key = want.key
+    WHERE have.key IS NULL OR NOT
+        CASE WHEN want.type = 'array' AND have.type = 'array' THEN NOT EXISTS (
+                 SELECT 1 FROM json_each(want.value) AS w WHERE NOT EXISTS (
+                     SELECT 1 FROM json_each(have.value) AS h WHERE CASE WHEN w.type IN ('integer', 'real') THEN h.type IN ('integer', 'real') AND w.atom = h.atom
+             WHEN w.type = 'text' THEN h.type = 'text' AND w.atom = h.atom
+             ELSE w.type = h.type END))
+             WHEN want.type = 'array' THEN 0
+             ELSE CASE WHEN want.type IN ('integer', 'real') THEN have.type IN ('integer', 'real') AND want.atom = have.atom
+             WHEN want.type = 'text' THEN have.type = 'text' AND want.atom = have.atom
+             ELSE want.type = have.type END END)))
+ORDER BY r.created_at DESC, r.id DESC LIMIT :n;
+
+-- runs.list.tenant: Read a page of rows, newest first.
+SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
+       r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM continuum_runs AS r
+WHERE (r.created_at, r.id) < (:before_at, :before_id) AND r.namespace <> 'default' AND r.namespace = :namespace
+  AND (CAST(:workflow AS text) IS NULL OR r.workflow = :workflow)
+  AND (CAST(:state AS text) IS NULL OR r.state = :state)
+  AND (CAST(:namespace AS text) IS NULL OR r.namespace = :namespace)
+  AND (:attributes IS NULL OR (r.attributes IS NOT NULL AND NOT EXISTS (
+    SELECT 1 FROM json_each(:attributes) AS want LEFT JOIN json_each(r.attributes) AS have ON have.key = want.key
+    WHERE have.key IS NULL OR NOT
+        CASE WHEN want.type = 'array' AND have.type = 'array' THEN NOT EXISTS (
+                 SELECT 1 FROM json_each(want.value) AS w WHERE NOT EXISTS (
+                     SELECT 1 FROM json_each(have.value) AS h WHERE CASE WHEN w.type IN ('integer', 'real') THEN h.type IN ('integer', 'real') AND w.atom = h.atom
+             WHEN w.type = 'text' THEN h.type = 'text' AND w.atom = h.atom
+             ELSE w.type = h.type END))
+             WHEN want.type = 'array' THEN 0
+             ELSE CASE WHEN want.type IN ('integer', 'real') THEN have.type IN ('integer', 'real') AND want.atom = have.atom
+             WHEN want.type = 'text' THEN have.type = 'text' AND want.atom = have.atom
+             ELSE want.type = have.type END END)))
+ORDER BY r.created_at DESC, r.id DESC LIMIT :n;
+
 -- opening -------------------------------------------------------------------------------------------------------------
 
 -- now: Ask for the database's time.
@@ -276,19 +366,6 @@ SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state
 SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
        r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
        r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM continuum_runs AS r WHERE r.namespace = :namespace AND r.workflow = :workflow AND r.idempotency_key = :key;
-
--- runs.list: Read a page of rows, newest first.
-SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
-       r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
-       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM continuum_runs AS r
-WHERE (r.created_at, r.id) < (:before_at, :before_id)
-  AND (:workflow IS NULL OR r.workflow = :workflow)
-  AND (:state IS NULL OR r.state = :state)
-  AND (:namespace IS NULL OR r.namespace = :namespace)
-  AND (:attributes IS NULL OR NOT EXISTS (
-      SELECT 1 FROM json_each(:attributes) AS want
-      WHERE want.key NOT IN (SELECT have.key FROM json_each(r.attributes) AS have)))
-ORDER BY r.created_at DESC, r.id DESC LIMIT :n;
 
 -- runs.endings: Read how those of the runs that have ended, or are blocked, stand.
 SELECT CAST(r.id AS text) AS run_id, r.state, e.payload, r.reason FROM continuum_runs AS r

@@ -24,6 +24,7 @@ from continuum.journal.sql.tables import REVISION, VERSION_TABLE, metadata
 from tests.support.postgres import connect
 
 ROOT = Path(__file__).parents[2]
+DOWN = f"{int(REVISION) - 1:04}"
 TABLES = {"runs", "events", "inbox", "tasks", "owners", "snapshots", "instances"}
 
 
@@ -114,6 +115,10 @@ async def test_up_down_and_up_again_arrives_at_the_same(target: Target) -> None:
     await target.migrate()
     first = await description(target)
     await target.migrate("-1")
+    assert await target.revision() == DOWN
+    await target.migrate()
+    assert await description(target) == first
+    await target.migrate("base")
     assert await target.tables() == {VERSION_TABLE}
     assert await target.revision() is None
     await target.migrate()

@@ -77,7 +77,39 @@ async def test_runs_are_found_by_what_they_are(http: httpx.AsyncClient) -> None:
     assert await found('attr.customer="42"') == [two]
     assert await found("attr.customer=42") == []
     assert await found("attr.customer={}") == []
+    assert await found("attr.customer=null") == []
     assert await found("workflow=nothing") == []
+
+
+# P81
+async def test_a_value_in_a_query_is_json_if_it_can_be(http: httpx.AsyncClient) -> None:
+    values: dict[str, Any] = {
+        "4": 4,
+        '"4"': "4",
+        "true": True,
+        '"true"': "true",
+        "four": "four",
+        '"null"': "null",
+        "NaN": "NaN",
+        '["a", "b"]': ["b", "a"],
+        "2026-01-01T00:00:00Z": "2026-01-01T00:00:00Z",
+        "-0.5": -0.5,
+        "a,b": "a,b",
+    }
+    runs = {text: await started(http, asked, attributes={"v/~": value}) for text, value in values.items()}
+    for text, run_id in runs.items():
+        answer = await http.get("/runs", params={"attr.v/~": text})
+        assert [run["run_id"] for run in answer.json()["items"]] == [run_id], text
+
+
+async def test_a_cursor_belongs_to_its_filters(http: httpx.AsyncClient) -> None:
+    for _ in range(2):
+        await started(http, asked, attributes={"a": 1})
+    first = (await http.get("/runs", params={"attr.a": "1", "limit": 1})).json()
+    with_others = await http.get("/runs", params={"attr.a": "2", "cursor": first["next_cursor"]})
+    assert kind(with_others) == (422, "input-invalid")
+    assert pointers(with_others) == ["cursor"]
+    assert "begin without one" in with_others.json()["detail"]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +121,12 @@ async def test_runs_are_found_by_what_they_are(http: httpx.AsyncClient) -> None:
         ({"cursor": "x"}, "cursor"),
         ({"workflow": "a\x00b"}, "workflow"),
         ({"namespace": ""}, "namespace"),
-        ({"attr.a": "\x00"}, "/attributes/a"),
+        ({"attr.a": "\x00"}, "attr.a"),
+        ({"attr.a/~1": "[1, null]"}, "attr.a/~1"),
+        ({"attr.a": str(2**63)}, "attr.a"),
+        ({"attr.a": "1e400"}, "attr.a"),
+        ({"attr.": "1"}, "attr."),
+        ({"attr.a": ["1", "2"]}, "attr.a"),
     ],
     ids=str,
 )

@@ -21,7 +21,7 @@ from continuum.journal.sql.dialects.postgres import POSTGRES
 from continuum.journal.sql.lines import Line
 from continuum.journal.sql.rows import message_columns
 from continuum.journal.sql.sheets import commit_cells, event_cells
-from continuum.journal.sql.statements import batches, inbox, pulse, runs, sweeps, tasks
+from continuum.journal.sql.statements import batches, inbox, listing, pulse, runs, sweeps, tasks
 from continuum.journal.sql.statements.book import Book, Statement
 from tests.journal.backends import INSTANCE
 from tests.journal.builders import MINE, OTHER, OWNER, TTL, Lease, a_commit, a_signal, an_owner, answered
@@ -103,8 +103,8 @@ def cases() -> list[Case]:
             {"run_id": ids[0], "owner": OWNER, "token": 1, "state": None, "backoff": None, "reason": None},
         ),
         Case(runs.UPCOMING, 60, {"horizon": 5.0, "n": 100}),
-        Case(runs.LIST, 300, _page(limit=50)),
-        Case(runs.SET_ATTRIBUTES, 200, {"w": [(run_id, '{"a": 1}') for run_id in ids[:10]], "size_max": 1_000}),
+        *(Case(listed, 300, _page(limit=50)) for listed in listing.LISTS),
+        Case(runs.SET_ATTRIBUTES, 400, {"w": [(run_id, '{"a": 1}') for run_id in ids[:10]], "size_max": 1_000}),
         Case(runs.ENDINGS, 400, {"ids": ids}),
         Case(inbox.UNREAD_OF_OWNER, 200, {"owner": OWNER, "limit": 100}),
         Case(inbox.POST, 1_500, {"w": signals}),
@@ -204,9 +204,14 @@ def sql_of(statement: Statement) -> str:
 
 def arguments(case: Case) -> str:
     """Return the parameters of EXECUTE, in the order in which the driver would send them."""
-    rendered = BOOK[case.statement]
+    return arguments_of(case.statement, case.values)
+
+
+def arguments_of(statement: Statement, given: dict[str, object]) -> str:
+    """Return the parameters of EXECUTE for a statement."""
+    rendered = BOOK[statement]
     compiled = rendered.clause.compile(dialect=DIALECT)
-    values = POSTGRES.values(case.values, rendered.rows)
+    values = POSTGRES.values(given, rendered.rows)
     literals = [literal(values[name]) for name in compiled.positiontup or ()]
     return f"({', '.join(literals)})" if literals else ""
 

@@ -79,6 +79,47 @@ async def test_filters_combine_and_attributes_keep_their_types(app: Instance) ->
     await parked.cancel()
 
 
+# P82
+async def test_pages_of_runs_that_began_at_once_neither_lose_nor_repeat_one(app: Instance) -> None:
+    many = await app.start_many(double, range(7), attributes={"batch": 1})
+    for run in many:
+        await run.result(timeout=15)
+    filters: list[dict[str, Any]] = [
+        {},
+        {"attributes": {"batch": 1}},
+        {"state": "completed"},
+        {"workflow": double, "namespace": "default"},
+    ]
+    for where in filters:
+        found: list[str] = []
+        cursor = None
+        while True:
+            page = await app.list_runs(limit=2, cursor=cursor, **where)
+            found += [run.run_id for run in page.items]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        assert sorted(found) == sorted(run.run_id for run in many), where
+
+
+# P82
+async def test_a_cursor_is_bound_to_the_filters_of_its_page(app: Instance) -> None:
+    await app.start_many(double, range(3), attributes={"a": 1, "b": [2]})
+    cursor = (await app.list_runs(attributes={"a": 1, "b": [2]}, limit=1)).next_cursor
+    assert cursor is not None
+    assert len((await app.list_runs(attributes={"b": [2], "a": 1}, limit=5, cursor=cursor)).items) == 2
+    others: list[dict[str, Any]] = [
+        {},
+        {"attributes": {"a": "1", "b": [2]}},
+        {"attributes": {"a": 1, "b": [2]}, "namespace": "default"},
+        {"attributes": {"a": 1, "b": [2]}, "state": "completed"},
+    ]
+    for where in others:
+        with pytest.raises(InputInvalid, match="other filters: begin without one") as refused:
+            await app.list_runs(cursor=cursor, **where)
+        assert refused.value.problems[0].pointer == "/cursor"
+
+
 def a_cursor(*parts: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(list(parts)).encode()).decode()
 

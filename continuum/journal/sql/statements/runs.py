@@ -1,4 +1,4 @@
-"""Claiming, loading and listing runs."""
+"""Claiming and loading runs; `listing` finds them."""
 
 # ruff: noqa: S608  templates are put together from constants; every value is bound
 
@@ -136,32 +136,6 @@ BY_KEY = Statement(
     "Read the row that a start key made.",
     f"SELECT {COLUMNS} FROM {{runs}} AS r "
     "WHERE r.namespace = :namespace AND r.workflow = :workflow AND r.idempotency_key = :key",
-)
-
-LIST = Statement(
-    "runs.list",
-    "Read a page of rows, newest first.",
-    f"""
-SELECT {COLUMNS} FROM {{runs}} AS r
-WHERE (r.created_at, r.id) < (:before_at, :before_id)
-  AND (CAST(:workflow AS text) IS NULL OR r.workflow = :workflow)
-  AND (CAST(:state AS text) IS NULL OR r.state = :state)
-  AND (CAST(:namespace AS text) IS NULL OR r.namespace = :namespace)
-  AND (CAST(:attributes AS text) IS NULL OR r.attributes @> CAST(CAST(:attributes AS text) AS jsonb))
-ORDER BY r.created_at DESC, r.id DESC LIMIT :n
-""",
-    # Containment of nested values is judged in Python (reading.py); SQLite narrows down to those that have the names.
-    sqlite=f"""
-SELECT {COLUMNS} FROM {{runs}} AS r
-WHERE (r.created_at, r.id) < (:before_at, :before_id)
-  AND (:workflow IS NULL OR r.workflow = :workflow)
-  AND (:state IS NULL OR r.state = :state)
-  AND (:namespace IS NULL OR r.namespace = :namespace)
-  AND (:attributes IS NULL OR NOT EXISTS (
-      SELECT 1 FROM json_each(:attributes) AS want
-      WHERE want.key NOT IN (SELECT have.key FROM json_each(r.attributes) AS have)))
-ORDER BY r.created_at DESC, r.id DESC LIMIT :n
-""",
 )
 
 ENDINGS = Statement(
