@@ -27,6 +27,9 @@ _CONFIG = ConfigDict(ser_json_inf_nan="constants", ser_json_bytes="base64", val_
 _CORE_CONFIG = CoreConfig(ser_json_inf_nan="constants", ser_json_bytes="base64")
 
 
+# An adapter is asked through its `validator` and `serializer`: its own methods name twenty options to them at each call,
+# which takes longer than reading most values.
+#
 # What pydantic is told when it writes: by name, whatever the model says (only then can it be read whatever the aliases
 # are), so that it can be read again, and to raise where a value is not what its annotation says. What was just validated
 # as one of `_EXACT` cannot be anything else, and asking for the error costs more than the writing.
@@ -52,8 +55,8 @@ class Shape:
             DurableValueError: it does not fit the annotation, or cannot be written as JSON and read again.
         """
         try:
-            valid = self._adapter.validate_python(value)
-            payload = self._adapter.dump_json(valid, **self._how)
+            valid = self._adapter.validator.validate_python(value)
+            payload = self._adapter.serializer.to_json(valid, **self._how)
             if not _is_plain(value):
                 self._read(payload)
         except ValidationError as error:
@@ -78,7 +81,7 @@ class Shape:
         return self.encode(self.decode(payload))
 
     def _read(self, payload: bytes) -> Any:
-        return self._adapter.validate_json(payload, by_alias=True, by_name=True)
+        return self._adapter.validator.validate_json(payload, by_alias=True, by_name=True)
 
 
 _PLAIN = frozenset({str, bool, type(None)})
@@ -161,7 +164,7 @@ class Parameters:
     def _write(self, arguments: Mapping[str, Any]) -> bytes:
         named = {**self._defaults, **arguments}
         try:
-            valid = self._adapter.validate_python(named, by_alias=True, by_name=True)
+            valid = self._adapter.validator.validate_python(named, by_alias=True, by_name=True)
             payload = self._writer.to_json(valid, **self._how)
             if not all(map(_is_plain, named.values())):
                 self._read(payload)
@@ -202,7 +205,8 @@ class Parameters:
         return fn(*first, *positional, **arguments)
 
     def _read(self, payload: bytes) -> dict[str, Any]:
-        return typing.cast("dict[str, Any]", self._adapter.validate_json(payload, by_alias=True, by_name=True))
+        arguments: dict[str, Any] = self._adapter.validator.validate_json(payload, by_alias=True, by_name=True)
+        return arguments
 
     def _refuse_unknown(self, arguments: Mapping[str, Any]) -> None:
         unknown = [name for name in arguments if name not in self._signature.parameters]

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
@@ -85,29 +85,32 @@ class Reader:
             raise ResultTimedOut(f"run {run_id} did not end within {limit:g} s; it goes on", run_id=run_id)
         return _result_of(ending, workflow)
 
-    async def ending(
+    def ending(
         self, run_id: str, *, timeout_seconds: float | None, wait_blocked: bool, until_drain: bool = False
-    ) -> Ending | None:
+    ) -> Awaitable[Ending | None]:
         """Wait for a run's end; None if it has not come in time, or (`until_drain`) before this node drains."""
-        ending: Ending | None = None
-        owner: str | None = None
-        if run_id not in self._registry:  # it may have ended before we came, or never have been
-            ending = next(iter(await self._journal.endings([run_id])), None)
-            if ending is None:
-                row = await self._journal.run(run_id)
-                if row is None:
-                    raise RunNotFound(f"there is no run {run_id} in this instance", run_id=run_id)
-                owner = row.lease_owner
-        if ending is None or (wait_blocked and ending.state is RunState.BLOCKED):
-            return await self._awaiting.ending(
-                run_id,
-                wait_blocked=wait_blocked,
-                clock=self._node.clock,
-                timeout_seconds=timeout_seconds,
-                owner=owner,
-                until_drain=until_drain,
+        if run_id in self._registry:
+            return self._awaiting.ending(
+                run_id, wait_blocked=wait_blocked, timeout_seconds=timeout_seconds, until_drain=until_drain
             )
-        return ending
+        return self._ending_elsewhere(run_id, timeout_seconds, wait_blocked=wait_blocked, until_drain=until_drain)
+
+    async def _ending_elsewhere(
+        self, run_id: str, timeout_seconds: float | None, *, wait_blocked: bool, until_drain: bool
+    ) -> Ending | None:
+        """Look first: it may have ended before we came, or never have been."""
+        ending = next(iter(await self._journal.endings([run_id])), None)
+        if ending is not None and not (wait_blocked and ending.state is RunState.BLOCKED):
+            return ending
+        owner = None
+        if ending is None:
+            row = await self._journal.run(run_id)
+            if row is None:
+                raise RunNotFound(f"there is no run {run_id} in this instance", run_id=run_id)
+            owner = row.lease_owner
+        return await self._awaiting.ending(
+            run_id, wait_blocked=wait_blocked, timeout_seconds=timeout_seconds, owner=owner, until_drain=until_drain
+        )
 
     async def get_run(self, run_id: str) -> Run:
         """Return a run as callers see it."""

@@ -111,9 +111,7 @@ class Talker:
         if not await self._is_held(verdict.lease_owner):  # so we end it, with or without its code
             await self._membership.ensure()
             await self._dispatcher.claim([run_id])
-        ending = await self._awaiting.ending(
-            run_id, wait_blocked=True, clock=self._node.clock, timeout_seconds=CANCEL_WAIT_SECONDS
-        )
+        ending = await self._awaiting.ending(run_id, wait_blocked=True, timeout_seconds=CANCEL_WAIT_SECONDS)
         if ending is not None and ending.state is not RunState.CANCELLED:
             raise RunNotActive(f"run {run_id} {ending.state.value} before it could be cancelled", run_id=run_id)
         return "cancelled" if ending is not None else "requested"

@@ -8,16 +8,16 @@ and again every so often; what it tells is a hint to look at the database now.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+import itertools
+from collections.abc import Callable, Collection, Iterable
 
-from continuum.clock import Clock
 from continuum.errors import InstanceNotStarted
 from continuum.journal.port import ReadJournal
 from continuum.model.runs import Ending
 from continuum.model.states import RunState
 from continuum.runtime.component import Loop
 from continuum.runtime.node import Node
-from continuum.runtime.pubsub import Listener, PubSub
+from continuum.runtime.pubsub import PubSub
 from continuum.runtime.wakes import Wakes
 
 FIRST_SECONDS = 0.05
@@ -25,6 +25,27 @@ SLOWER = 1.5
 EVERYONE_EVERY = 20  # passes: runs that live here are asked about too, in case memory is wrong
 QUERY_MAX = 10_000  # run ids in one query
 ASK_AGAIN_SECONDS = 25.0  # less than half of what an owner remembers us for
+
+
+class Wait:
+    """One caller who waits for the end of a run."""
+
+    __slots__ = ("arrived", "until_drain", "wait_blocked")
+
+    def __init__(self, arrived: asyncio.Future[Ending | None], *, wait_blocked: bool, until_drain: bool) -> None:
+        self.arrived = arrived
+        self.wait_blocked = wait_blocked
+        self.until_drain = until_drain
+
+    def hear(self, ending: Ending) -> None:
+        """Take the end of the run, or that it is blocked."""
+        if not self.arrived.done() and not (self.wait_blocked and ending.state is RunState.BLOCKED):
+            self.arrived.set_result(ending)
+
+    def give_up(self) -> None:
+        """Wait no longer."""
+        if not self.arrived.done():
+            self.arrived.set_result(None)
 
 
 class Awaiting(Loop):
@@ -45,31 +66,28 @@ class Awaiting(Loop):
         super().__init__(name, interval=None, clock=node.clock, draw=node.draw, emit=node.emit, starts_at_once=False)
         self._node = node
         self._journal = journal
-        self._pubsub = pubsub
         self._wakes = wakes
         self._lives_here = lives_here
         self._slowest = interval
         self._local_interval = local_interval
         self._delay = FIRST_SECONDS
         self._passes = 0
-        self._waiting: dict[str, list[Listener]] = {}
-        self._arrivals: dict[asyncio.Future[Ending | None], None] = {}
+        self._waiting: dict[str, list[Wait]] = {}
         self._owners: dict[str, str] = {}  # run waited for → who was asked to tell us
         self._asked_at = 0.0
         self._told: dict[str, None] = {}
-        self._hasty: dict[asyncio.Future[Ending | None], None] = {}  # who waits no longer than until a drain
+        pubsub.subscribe(self._hear)
 
     @property
     def waiters(self) -> int:
         """How many callers wait."""
-        return sum(len(listeners) for listeners in self._waiting.values())
+        return sum(map(len, self._waiting.values()))
 
     async def ending(
         self,
         run_id: str,
         *,
         wait_blocked: bool,
-        clock: Clock,
         timeout_seconds: float | None,
         owner: str | None = None,
         until_drain: bool = False,
@@ -79,48 +97,38 @@ class Awaiting(Loop):
         `owner` holds the run, as far as the caller knows, and will be asked to tell us. `until_drain`: None as well
         when the node begins to drain.
         """
-        arrived: asyncio.Future[Ending | None] = asyncio.get_running_loop().create_future()
-
-        def hear(ending: Ending) -> None:
-            if not arrived.done() and not (wait_blocked and ending.state is RunState.BLOCKED):
-                arrived.set_result(ending)
-
-        self._pubsub.subscribe(run_id, hear)
-        self._waiting.setdefault(run_id, []).append(hear)
-        self._arrivals[arrived] = None
-        if until_drain:
-            self._hasty[arrived] = None
-            if self._node.is_draining:
-                arrived.set_result(None)
-        timer = clock.call_later(timeout_seconds, lambda: _give_up(arrived)) if timeout_seconds is not None else None
+        wait = Wait(asyncio.get_running_loop().create_future(), wait_blocked=wait_blocked, until_drain=until_drain)
+        waiting = self._waiting.setdefault(run_id, [])
+        waiting.append(wait)
+        if until_drain and self._node.is_draining:
+            wait.give_up()
+        timer = self.clock.call_later(timeout_seconds, wait.give_up) if timeout_seconds is not None else None
         self._hurry(run_id)
         if owner is not None and run_id not in self._owners and not self._lives_here(run_id):
             self._owners[run_id] = owner
             self._wakes.watch_ending(run_id, owner)
         try:
-            return await arrived
+            return await wait.arrived
         finally:
             if timer is not None:
                 timer.cancel()
-            del self._arrivals[arrived]
-            self._hasty.pop(arrived, None)
-            self._pubsub.unsubscribe(run_id, hear)
-            self._waiting[run_id].remove(hear)
-            if not self._waiting[run_id]:
+            waiting.remove(wait)
+            if not waiting:
                 del self._waiting[run_id]
                 self._owners.pop(run_id, None)
 
     def release(self) -> None:
         """Let go of everyone who waits until a drain: it begins."""
-        for arrived in self._hasty:
-            _give_up(arrived)
+        for wait in self._waits():
+            if wait.until_drain:
+                wait.give_up()
 
     async def stop(self) -> None:
         """Stop asking; whoever still waits is told that nobody will."""
         await super().stop()
-        for arrived in self._arrivals:
-            if not arrived.done():
-                arrived.set_exception(
+        for wait in self._waits():
+            if not wait.arrived.done():
+                wait.arrived.set_exception(
                     InstanceNotStarted(
                         f"instance {self._node.instance!r} was stopped while this waited; the run goes on: ask another "
                         "node, or ask again when it is back"
@@ -165,8 +173,14 @@ class Awaiting(Loop):
         for start in range(0, len(run_ids), QUERY_MAX):
             for ending in await self._journal.endings(run_ids[start : start + QUERY_MAX]):
                 self._delay = FIRST_SECONDS
-                for hear in tuple(self._waiting.get(ending.run_id, ())):
-                    hear(ending)
+                self._hear(ending)
+
+    def _hear(self, ending: Ending) -> None:
+        for wait in self._waiting.get(ending.run_id, ()):
+            wait.hear(ending)
+
+    def _waits(self) -> Iterable[Wait]:
+        return itertools.chain.from_iterable(self._waiting.values())
 
     def _ask_owners_again(self) -> None:
         now = self.clock.monotonic()
@@ -185,8 +199,3 @@ class Awaiting(Loop):
         else:
             self._delay = FIRST_SECONDS
             self.nudge()
-
-
-def _give_up(arrived: asyncio.Future[Ending | None]) -> None:
-    if not arrived.done():
-        arrived.set_result(None)

@@ -59,10 +59,10 @@ class Askers:
 
     def __init__(self, *, node: Node, pubsub: PubSub, tell: Callable[[str, str, str], object]) -> None:
         self._node = node
-        self._pubsub = pubsub
         self._tell = tell
         self._askers: dict[str, dict[str, tuple[str, float]]] = {}  # run id → asker → its URL, and until when
         self._tidied_at = 0.0
+        pubsub.subscribe(self._hear)
 
     def __len__(self) -> int:
         return len(self._askers)
@@ -76,14 +76,13 @@ class Askers:
             if len(self._askers) >= WATCHED_MAX:
                 return False
             askers = self._askers[run_id] = {}
-            self._pubsub.subscribe(run_id, self._hear)
         askers[asker] = (url, now + WATCH_SECONDS)
         return True
 
     def _hear(self, ending: Ending) -> None:
-        self._pubsub.unsubscribe(ending.run_id, self._hear)
-        for asker, (url, _) in self._askers.pop(ending.run_id, {}).items():
-            self._tell(ending.run_id, asker, url)
+        if ending.run_id in self._askers:
+            for asker, (url, _) in self._askers.pop(ending.run_id).items():
+                self._tell(ending.run_id, asker, url)
 
     def _tidy(self, now: float) -> None:
         if now - self._tidied_at < WATCH_SECONDS:
@@ -95,7 +94,6 @@ class Askers:
                 self._askers[run_id] = kept
             else:
                 del self._askers[run_id]
-                self._pubsub.unsubscribe(run_id, self._hear)
 
 
 class PeerDoor:

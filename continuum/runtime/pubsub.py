@@ -1,6 +1,7 @@
-"""In-process topics: who waits for a run's end hears of it at once, if it ends here.
+"""Who hears at once of a run's end (or that it is blocked), if it ends here.
 
-Only hints: whoever waits also polls, so a lost notice costs time and nothing else.
+Each listener hears of every run and looks into a register of its own. Only hints: whoever waits also polls, so a lost
+notice costs time and nothing else.
 """
 
 from __future__ import annotations
@@ -13,32 +14,19 @@ Listener = Callable[[Ending], object]
 
 
 class PubSub:
-    """Topics by run id."""
+    """The listeners of one instance, which stay for as long as it does."""
 
     def __init__(self) -> None:
-        self._listeners: dict[str, list[Listener]] = {}
+        self._listeners: list[Listener] = []
 
-    def subscribe(self, run_id: str, listener: Listener) -> None:
-        """Call `listener` with the run's ending, or when it is blocked."""
-        self._listeners.setdefault(run_id, []).append(listener)
-
-    def unsubscribe(self, run_id: str, listener: Listener) -> None:
-        """Stop calling; leaves nothing behind."""
-        listeners = self._listeners.get(run_id)
-        if listeners is not None and listener in listeners:
-            listeners.remove(listener)
-            if not listeners:
-                del self._listeners[run_id]
+    def subscribe(self, listener: Listener) -> None:
+        """Call `listener` with the ending of every run."""
+        self._listeners.append(listener)
 
     def publish(self, ending: Ending) -> None:
-        """Tell everyone who waits for this run."""
-        for listener in tuple(self._listeners.get(ending.run_id, ())):
+        """Tell every listener."""
+        for listener in self._listeners:
             listener(ending)
-
-    @property
-    def topics(self) -> tuple[str, ...]:
-        """The runs that somebody waits for, in the order in which the waiting began."""
-        return tuple(self._listeners)
 
 
 class NoPubSub(PubSub):
