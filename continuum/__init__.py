@@ -31,6 +31,7 @@ from continuum.composition.verbs import (
 from continuum.definitions.activity import Activity, activity
 from continuum.definitions.calls import Call
 from continuum.definitions.handles import RunHandle, resolve_verbs_with
+from continuum.definitions.pure import pure
 from continuum.definitions.workflow import Workflow, workflow
 from continuum.errors import (
     ActivityError,
@@ -52,6 +53,8 @@ from continuum.errors import (
     NotInWorkflow,
     PayloadTooLarge,
     Problem,
+    PurityError,
+    PurityWarning,
     ResultTimedOut,
     RunBlocked,
     RunCancelled,
@@ -123,6 +126,8 @@ __all__ = [
     "PayloadContext",
     "PayloadTooLarge",
     "Problem",
+    "PurityError",
+    "PurityWarning",
     "Readiness",
     "ResultTimedOut",
     "Retry",
@@ -161,6 +166,7 @@ __all__ = [
     "log",
     "migrate",
     "now",
+    "pure",
     "random",
     "readiness",
     "set_attributes",

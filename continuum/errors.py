@@ -51,6 +51,21 @@ class DuplicateDefinition(DefinitionError):
     """Another definition already claims this name (and version)."""
 
 
+class PurityError(DefinitionError):
+    """A workflow's code does what would not replay; `findings` has a line for each thing, with file, line and way out.
+
+    Raised at the decorator.
+    """
+
+    def __init__(self, message: str, *, findings: Sequence[str] = (), run_id: str | None = None) -> None:
+        super().__init__(message, run_id=run_id)
+        self.findings = tuple(findings)
+
+
+class PurityWarning(UserWarning):
+    """A workflow's code does what may not replay, or what a replay repeats; a warning, shown at the line concerned."""
+
+
 class NotInWorkflow(ContinuumError):
     """Something that only a workflow can do was asked for outside of one."""
 

@@ -12,6 +12,7 @@ from continuum.codec import Shape, shape_of
 from continuum.definitions.calls import Call
 from continuum.definitions.catalog import catalog
 from continuum.definitions.handles import RunHandle, verbs_of
+from continuum.definitions.purity.checking import Purity, check
 from continuum.definitions.signatures import Signature, durable_name, refuse_wrong_kind
 from continuum.errors import ContinuumError, DefinitionError, NotAllowedHere
 from continuum.ids import canonical
@@ -40,6 +41,8 @@ class Workflow(Generic[P, R_co]):
         aliases: Sequence[str],
         fails_on: tuple[type[BaseException], ...] | None,
         signals: Mapping[str, Any] | None,
+        purity: Purity | None,
+        allow: Sequence[str],
         scope: FrameType | None,
     ) -> None:
         refuse_wrong_kind(fn, "workflow")
@@ -58,6 +61,7 @@ class Workflow(Generic[P, R_co]):
         self.signals = _contract(signals, f"workflow {fn.__qualname__}")
         self.signature = Signature(fn, "workflow", scope=scope)
         self._fails_on = fails_on
+        check(fn, f"workflow {self.origin}", purity=purity, allow=allow)
         self.__doc__ = fn.__doc__
         self.__name__ = fn.__name__
         self.__qualname__ = fn.__qualname__
@@ -143,6 +147,8 @@ def workflow(
     aliases: Sequence[str] = ...,
     fails_on: tuple[type[BaseException], ...] | None = ...,
     signals: Mapping[str, Any] | None = ...,
+    purity: Purity | None = ...,
+    allow: Sequence[str] = ...,
 ) -> WorkflowDecorator: ...
 def workflow(
     fn: Callable[..., Coroutine[Any, Any, Any]] | None = None,
@@ -154,6 +160,8 @@ def workflow(
     aliases: Sequence[str] = (),
     fails_on: tuple[type[BaseException], ...] | None = None,
     signals: Mapping[str, Any] | None = None,
+    purity: Purity | None = None,
+    allow: Sequence[str] = (),
 ) -> Any:
     """Make an `async def` a workflow.
 
@@ -166,9 +174,13 @@ def workflow(
             fails it but the programming errors AttributeError, NameError, TypeError, ImportError, NotImplementedError.
         signals: payload types of its signals, by name; then it takes no others, and a misfit is refused at the door. By
             default it takes any, and each is checked where it is waited for.
+        purity: what comes of code that would not replay: "error", "warn" or "off"; by default what the environment
+            variable `CONTINUUM_PURITY` says, else "error". Doubtful code is a warning at most.
+        allow: names that it may use all the same, such as `("logging", "shop.rates.cached")`.
 
     Raises:
         DefinitionError: the function cannot be a workflow; the message says what to do.
+        PurityError: it does what would not replay; the message says where and what to do instead.
         DuplicateDefinition: another function claims the name and version.
     """
     scope = sys._getframe(1)
@@ -182,6 +194,8 @@ def workflow(
             aliases=aliases,
             fails_on=fails_on,
             signals=signals,
+            purity=purity,
+            allow=allow,
             scope=scope,
         )
         catalog().add_workflow(made)

@@ -260,7 +260,7 @@ async def fails_at_first() -> int:
     return len(tries)
 
 
-@workflow
+@workflow(allow=("module-state",))
 async def fails_twice() -> int:
     tries.clear()
     return await fails_at_first()

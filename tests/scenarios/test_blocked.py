@@ -222,7 +222,7 @@ async def test_fails_on_decides_what_fails(app: Instance) -> None:
 
 
 async def test_reaching_for_the_real_world_blocks(app: Instance) -> None:
-    @workflow(name="test.reaching")
+    @workflow(name="test.reaching", purity="off")
     async def reaching() -> None:
         await asyncio.to_thread(print)
 
@@ -230,7 +230,7 @@ async def test_reaching_for_the_real_world_blocks(app: Instance) -> None:
 
 
 async def test_a_verb_in_a_workflow_blocks_with_what_to_use_instead(app: Instance) -> None:
-    @workflow(name="test.starting")
+    @workflow(name="test.starting", purity="off")
     async def starting() -> None:
         await continuum.start(growing("good"), 1, instance="app")
 
@@ -240,7 +240,7 @@ async def test_a_verb_in_a_workflow_blocks_with_what_to_use_instead(app: Instanc
 
 
 async def test_a_verb_in_a_workflow_is_refused_also_without_a_default_instance(app: Instance) -> None:
-    @workflow(name="test.asking")
+    @workflow(name="test.asking", purity="off")
     async def asking(verb: str) -> None:
         match verb:
             case "start":

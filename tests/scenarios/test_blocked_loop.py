@@ -18,7 +18,7 @@ def _only_databases(place: Place) -> None:
         pytest.skip("an in-memory journal has no heartbeat thread, and nobody to lose a lease to")
 
 
-@workflow
+@workflow(allow=("time.sleep",))
 async def blocks_the_loop(seconds: float) -> str:
     await continuum.wait_signal("go")
     time.sleep(seconds)  # the fault that this is about

@@ -42,7 +42,7 @@ def works_in_a_thread() -> None:
     told.append("told" if context.cancelled else "left")
 
 
-@workflow
+@workflow(allow=("module-state",))
 async def parked() -> None:
     try:
         await continuum.wait_signal("never")

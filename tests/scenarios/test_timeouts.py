@@ -168,7 +168,7 @@ async def beating_too_much(kind: str) -> str:
     return await beats_too_much(kind)
 
 
-@workflow
+@workflow(allow=("continuum.activity_context",))
 async def asks_for_the_context() -> bool:
     try:
         activity_context()

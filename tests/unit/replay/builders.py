@@ -171,9 +171,12 @@ def state_of(machine: Machine) -> tuple[object, ...]:
 
 
 def a_flow(fn: Callable[..., Any], **options: Any) -> Workflow[..., Any]:
-    """Make a workflow of a function; another one of the same name may be another day's code of it."""
+    """Make a workflow of a function; another one of the same name may be another day's code of it.
+
+    The mind must cope with code that no check would let through, and tests look at what code does.
+    """
     with scoped_catalog():
-        return workflow(name="flow", **options)(fn)
+        return workflow(name="flow", purity="off", **options)(fn)
 
 
 def a_run(fn: Callable[..., Any], *args: Any, **options: Any) -> ARun:

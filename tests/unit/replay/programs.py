@@ -75,7 +75,7 @@ class Unlucky(Exception):
     """What a program fails with."""
 
 
-@workflow(name="interpret")
+@workflow(name="interpret", allow=("wait-order",))
 async def interpret(program: list[Any]) -> list[Any]:
     return await run_all(program)
 
