@@ -260,8 +260,8 @@ def check_size(payload: bytes, limit: int, what: str) -> bytes:
 class PayloadContext:
     """What a payload belongs to; an encrypting codec authenticates it, so that payloads cannot be swapped."""
 
-    run_id: str
-    kind: str  # the event's or message's type
+    run_id: str  # for a schedule's arguments: the schedule's id
+    kind: str  # the event's or message's type, "heartbeat" or "schedule"
     name: str | None = None
 
 

@@ -20,9 +20,10 @@ from continuum.model.events import Event
 from continuum.model.messages import Message
 from continuum.model.owners import Owner
 from continuum.model.runs import Attributes, Ending, RunRow
+from continuum.model.schedules import Definition, Progress, ScheduleRow, ScheduleState
 from continuum.model.states import RunState
 from continuum.model.tasks import Attempt, Beat, ClaimedTask
-from continuum.model.writes import Verdict, Write
+from continuum.model.writes import Start, Verdict, Write
 
 
 class Contended(ContinuumError):
@@ -81,6 +82,7 @@ class Evidence(Struct, frozen=True, gc=False):
     runs: bool  # unleased runs with evidence
     tasks: bool  # free tasks that are due
     orphans: bool  # owners whose time has passed, or leases of owners without a row
+    schedules: bool  # schedules with fire times that have come, or whose put-off run may start
 
 
 class Held(Struct, frozen=True, gc=False):
@@ -97,6 +99,23 @@ class RunFilter(Struct, frozen=True, gc=False):
     state: RunState | None = None
     namespace: str | None = None
     attributes: Attributes | None = None
+
+
+class DueSchedules(Struct, frozen=True, gc=False):
+    """Schedules that somebody is to look at, the longest due first; the database's time, and when more come due."""
+
+    rows: tuple[ScheduleRow, ...]
+    now: datetime
+    upcoming: datetime | None
+
+
+class Firing(Struct, frozen=True, gc=False):
+    """A schedule moved on, and the unleased runs that come with it, fenced by the revision that was seen."""
+
+    schedule_id: str
+    revision: int
+    progress: Progress
+    starts: tuple[Start, ...] = ()
 
 
 # --- the protocols ----------------------------------------------------------------------------------------------------
@@ -183,7 +202,7 @@ class PulseJournal(Protocol):
     """One cheap question in place of many."""
 
     async def evidence(self) -> Evidence:
-        """Say whether there is anything to claim or to sweep, in one query over partial indexes."""
+        """Say whether there is anything to claim, to sweep or to fire, in one query over partial indexes."""
         ...
 
 
@@ -281,6 +300,45 @@ class KeepingJournal(Protocol):
         ...
 
 
+class ScheduleJournal(Protocol):
+    """Schedules: each change is fenced by the revision that it was decided on, and adds one to it."""
+
+    async def define_schedule(self, definition: Definition, progress: Progress, *, revision: int | None) -> bool:
+        """Insert a schedule (revision None) or change one; False: it is there already, or is not as it was seen."""
+        ...
+
+    async def schedule(self, schedule_id: str) -> ScheduleRow | None:
+        """Return a schedule."""
+        ...
+
+    async def list_schedules(
+        self, *, state: ScheduleState | None, limit: int, after: str | None
+    ) -> Sequence[ScheduleRow]:
+        """Return schedules in the order of their ids, strictly after `after`."""
+        ...
+
+    async def delete_schedule(self, schedule_id: str) -> bool:
+        """Delete a schedule; its runs stay. False: there is none."""
+        ...
+
+    async def due_schedules(self, *, workflows: Sequence[str], grace_seconds: float, limit: int) -> DueSchedules:
+        """Return active schedules whose `wake_at` has come, or whose put-off run may start: their last run has ended.
+
+        Those of other workflows are left to others until they have been due for `grace_seconds`.
+        """
+        ...
+
+    async def fire(self, firings: Sequence[Firing]) -> Sequence[bool]:
+        """Move schedules on and insert their runs, all in one transaction; False: it was not as it was seen.
+
+        Who is refused is refused alone, with its runs. A run whose id exists is left as it is.
+
+        Raises:
+            Contended, BadData: nothing took effect. Ambiguous: unknown; what is due shows.
+        """
+        ...
+
+
 class Notices(Protocol):
     """Cross-process hints; a journal without them answers `listen` with nothing and is polled instead."""
 
@@ -306,6 +364,7 @@ class Journal(
     TaskJournal,
     ReadJournal,
     KeepingJournal,
+    ScheduleJournal,
     Notices,
     Protocol,
 ):

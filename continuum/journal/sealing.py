@@ -16,7 +16,9 @@ from continuum.codec import PayloadCodec, PayloadContext
 from continuum.errors import DurableValueError
 from continuum.journal.port import (
     Claims,
+    DueSchedules,
     Evidence,
+    Firing,
     Held,
     Journal,
     LoadedRun,
@@ -29,6 +31,7 @@ from continuum.model.messages import Message
 from continuum.model.owners import Owner
 from continuum.model.packing import pack_history, unpack_history
 from continuum.model.runs import Ending, RunRow
+from continuum.model.schedules import Definition, Progress, ScheduleRow, ScheduleState
 from continuum.model.states import RunState
 from continuum.model.tasks import Attempt, Beat, ClaimedTask
 from continuum.model.writes import Commit, Finish, Post, Start, StartMany, Verdict, Write
@@ -76,17 +79,17 @@ class SealedJournal:
     def _open_message(self, message: Message) -> Message:
         return replace(message, payload=self._open(message.payload, message.run_id, message.kind.value, message.name))
 
+    def _seal_start(self, start: Start) -> Start:
+        return replace(start, events=tuple(self._seal_event(start.run_id, event) for event in start.events))
+
     def _seal_write(self, write: Write) -> Write:
         match write:
-            case Start() | Commit():
+            case Start():
+                return self._seal_start(write)
+            case Commit():
                 return replace(write, events=tuple(self._seal_event(write.run_id, event) for event in write.events))
             case StartMany(starts):
-                return StartMany(
-                    tuple(
-                        replace(start, events=tuple(self._seal_event(start.run_id, event) for event in start.events))
-                        for start in starts
-                    )
-                )
+                return StartMany(tuple(self._seal_start(start) for start in starts))
             case Post(message):
                 return Post(self._seal_message(message))
             case Finish(attempt, message):
@@ -169,6 +172,44 @@ class SealedJournal:
         """Seal each event of the snapshot and store it."""
         events = [self._seal_event(run_id, event) for event in unpack_history(blob)]
         return await self._journal.save_snapshot(run_id, generation=generation, seq=seq, blob=pack_history(events))
+
+    async def define_schedule(self, definition: Definition, progress: Progress, *, revision: int | None) -> bool:
+        """Seal the arguments and store."""
+        stored = self._seal(definition.input, definition.schedule_id, SCHEDULE, definition.workflow)
+        return await self._journal.define_schedule(
+            replace(definition, input=stored or b""), progress, revision=revision
+        )
+
+    def _open_schedule(self, row: ScheduleRow) -> ScheduleRow:
+        definition = row.definition
+        try:
+            opened = self._open(definition.input, definition.schedule_id, SCHEDULE, definition.workflow)
+        except DurableValueError as error:  # told when it is to be fired, and no obstacle to the others
+            return replace(row, unreadable=str(error))
+        return replace(row, definition=replace(definition, input=opened or b""))
+
+    async def schedule(self, schedule_id: str) -> ScheduleRow | None:
+        """Read and open."""
+        row = await self._journal.schedule(schedule_id)
+        return None if row is None else self._open_schedule(row)
+
+    async def list_schedules(
+        self, *, state: ScheduleState | None, limit: int, after: str | None
+    ) -> Sequence[ScheduleRow]:
+        """Read and open."""
+        rows = await self._journal.list_schedules(state=state, limit=limit, after=after)
+        return [self._open_schedule(row) for row in rows]
+
+    async def due_schedules(self, *, workflows: Sequence[str], grace_seconds: float, limit: int) -> DueSchedules:
+        """Read and open."""
+        due = await self._journal.due_schedules(workflows=workflows, grace_seconds=grace_seconds, limit=limit)
+        return replace(due, rows=tuple(self._open_schedule(row) for row in due.rows))
+
+    async def fire(self, firings: Sequence[Firing]) -> Sequence[bool]:
+        """Seal the arguments of the runs and write."""
+        return await self._journal.fire(
+            [replace(firing, starts=tuple(self._seal_start(start) for start in firing.starts)) for firing in firings]
+        )
 
     # --- what does not ------------------------------------------------------------------------------------------------
 
@@ -276,6 +317,10 @@ class SealedJournal:
         """List rows."""
         return await self._journal.list_runs(where, limit=limit, before=before)
 
+    async def delete_schedule(self, schedule_id: str) -> bool:
+        """Delete."""
+        return await self._journal.delete_schedule(schedule_id)
+
     async def prune(self, *, limit: int) -> Sequence[str]:
         """Prune."""
         return await self._journal.prune(limit=limit)
@@ -290,3 +335,4 @@ class SealedJournal:
 
 
 HEARTBEAT = "heartbeat"
+SCHEDULE = "schedule"  # its payload context carries the schedule's id in place of a run's

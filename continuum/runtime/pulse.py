@@ -1,7 +1,7 @@
 """One cheap question for all pollers: an idle instance asks its database less than once a second.
 
-Three loops poll every second. Before a pass that nobody asked for, each looks at the pulse: whether there is anything at
-all to claim or to sweep. The answer is shared while it is fresh. It only ever saves passes that would find nothing; a
+Four loops poll every second. Before a pass that nobody asked for, each looks at the pulse: whether there is anything at
+all to claim, to sweep or to fire. The answer is shared while it is fresh. It only ever saves passes that would find nothing; a
 nudged pass does not ask, and now and then each loop passes all the same.
 """
 
@@ -22,7 +22,7 @@ class Pulse:
         self._fresh_seconds = fresh_seconds
         self._asked_at: float | None = None
         self._asking: asyncio.Lock | None = None
-        self._evidence = Evidence(runs=True, tasks=True, orphans=True)
+        self._evidence = Evidence(runs=True, tasks=True, orphans=True, schedules=True)
 
     async def evidence(self) -> Evidence:
         """Return whether there is anything to do, at most `fresh_seconds` ago."""

@@ -327,7 +327,7 @@ SELECT owner, instance, node, advertise_url FROM continuum_owners ORDER BY boote
 
 -- pulse ---------------------------------------------------------------------------------------------------------------
 
--- pulse.evidence: Say whether there are runs to claim, tasks to claim, or leases to sweep, for anybody.
+-- pulse.evidence: Say whether there are runs to claim, tasks to claim, leases to sweep, or schedules to fire, for anybody.
 WITH RECURSIVE 
 of_runs(owner) AS (
     SELECT min(lease_owner) FROM continuum_runs WHERE lease_owner IS NOT NULL
@@ -351,7 +351,10 @@ SELECT
     EXISTS (SELECT 1 FROM continuum_tasks AS t WHERE t.lease_owner IS NULL AND t.available_at <= (SELECT clock_timestamp())) AS tasks,
     EXISTS (SELECT 1 FROM continuum_owners AS o WHERE o.expires_at < (SELECT clock_timestamp()))
     OR EXISTS (SELECT 1 FROM holders AS h WHERE h.owner IS NOT NULL
-               AND NOT EXISTS (SELECT 1 FROM continuum_owners AS o WHERE o.owner = h.owner)) AS orphans;
+               AND NOT EXISTS (SELECT 1 FROM continuum_owners AS o WHERE o.owner = h.owner)) AS orphans,
+    EXISTS (SELECT 1 FROM continuum_schedules AS s WHERE s.state = 'active' AND s.wake_at <= (SELECT clock_timestamp()))
+    OR EXISTS (SELECT 1 FROM continuum_schedules AS s WHERE s.state = 'active' AND s.buffered_at IS NOT NULL AND s.attempts = 0
+    AND NOT EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = s.last_run_id AND r.state IN ('pending', 'running', 'suspended', 'blocked'))) AS schedules;
 
 -- runs ----------------------------------------------------------------------------------------------------------------
 
@@ -473,6 +476,77 @@ WHERE e.run_id = :run_id AND e.generation = :generation AND e.seq = :seq;
 SELECT CAST(s.run_id AS text) AS run_id, s.seq, s.format, s.blob FROM continuum_runs AS r
 JOIN continuum_snapshots AS s ON s.run_id = r.id AND s.generation = r.generation
 WHERE r.id = ANY(CAST(:ids AS uuid[]));
+
+-- schedules -----------------------------------------------------------------------------------------------------------
+
+-- schedules.by_id: Read a schedule.
+SELECT s.id, s.workflow, s.namespace, s.timing, s.input, s.overlap, s.catch_up_seconds,
+       CAST(s.attributes AS text) AS attributes, s.state, s.next_at, s.wake_at, s.last_at,
+       CAST(s.last_run_id AS text) AS last_run_id, s.buffered_at, s.attempts, s.reason, s.fired, s.skipped, s.missed,
+       s.revision, s.created_at, r.state AS last_state FROM continuum_schedules AS s LEFT JOIN continuum_runs AS r ON r.id = s.last_run_id WHERE s.id = :id;
+
+-- schedules.list: List schedules by id, after one.
+SELECT s.id, s.workflow, s.namespace, s.timing, s.input, s.overlap, s.catch_up_seconds,
+       CAST(s.attributes AS text) AS attributes, s.state, s.next_at, s.wake_at, s.last_at,
+       CAST(s.last_run_id AS text) AS last_run_id, s.buffered_at, s.attempts, s.reason, s.fired, s.skipped, s.missed,
+       s.revision, s.created_at, r.state AS last_state FROM continuum_schedules AS s LEFT JOIN continuum_runs AS r ON r.id = s.last_run_id
+WHERE s.id > :after AND (CAST(:state AS text) IS NULL OR s.state = :state) ORDER BY s.id LIMIT :n;
+
+-- schedules.define: Insert a schedule.
+INSERT INTO continuum_schedules (id, workflow, namespace, timing, input, overlap, catch_up_seconds, attributes, state, next_at,
+        wake_at, attempts, fired, skipped, missed, revision, created_at, changed_at)
+VALUES (:id, :workflow, :namespace, :timing, :input, :overlap, :catch_up, CAST(:attributes AS jsonb), :state, :next_at,
+        :wake_at, 0, 0, 0, 0, 1, clock_timestamp(), clock_timestamp())
+ON CONFLICT DO NOTHING RETURNING id;
+
+-- schedules.redefine: Change what a schedule starts and when, before it is moved on in the same transaction.
+UPDATE continuum_schedules SET workflow = :workflow, namespace = :namespace, timing = :timing, input = :input,
+    overlap = :overlap, catch_up_seconds = :catch_up, attributes = CAST(:attributes AS jsonb)
+WHERE id = :id AND revision = :revision RETURNING id;
+
+-- schedules.move: Move schedules on that are as they were seen; return their ids.
+UPDATE continuum_schedules SET state = m.new_state, next_at = m.new_next, wake_at = m.new_wake, last_at = m.new_last,
+    last_run_id = m.new_run, buffered_at = m.new_buffered, attempts = m.new_attempts, reason = m.new_reason,
+    fired = m.new_fired, skipped = m.new_skipped, missed = m.new_missed, revision = revision + 1, changed_at = clock_timestamp()
+FROM unnest(CAST(CAST(:m_of_schedule AS text) AS text[]), CAST(CAST(:m_seen AS text) AS bigint[]),
+            CAST(CAST(:m_new_state AS text) AS text[]), CAST(CAST(:m_new_next AS text) AS timestamptz[]),
+            CAST(CAST(:m_new_wake AS text) AS timestamptz[]), CAST(CAST(:m_new_last AS text) AS
+            timestamptz[]), CAST(CAST(:m_new_run AS text) AS uuid[]), CAST(CAST(:m_new_buffered AS text) AS
+            timestamptz[]), CAST(CAST(:m_new_attempts AS text) AS integer[]), CAST(CAST(:m_new_reason AS
+            text) AS text[]), CAST(CAST(:m_new_fired AS text) AS bigint[]), CAST(CAST(:m_new_skipped AS
+            text) AS bigint[]), CAST(CAST(:m_new_missed AS text) AS bigint[])) AS m(of_schedule, seen,
+            new_state, new_next, new_wake, new_last, new_run, new_buffered, new_attempts, new_reason,
+            new_fired, new_skipped, new_missed)
+WHERE id = m.of_schedule AND revision = m.seen RETURNING id;
+
+-- schedules.delete: Delete a schedule.
+DELETE FROM continuum_schedules WHERE id = :id RETURNING id;
+
+-- schedules.due: Read the schedules that somebody is to look at, the longest due first, what became of their last runs, and when the next ones come due.
+WITH moment AS MATERIALIZED (SELECT clock_timestamp() AS now, clock_timestamp() + make_interval(secs => -CAST(:grace AS double precision)) AS before),
+due AS MATERIALIZED (
+    SELECT id FROM (
+        SELECT s.id FROM continuum_schedules AS s
+        WHERE s.state = 'active' AND s.wake_at <= (SELECT now FROM moment)
+          AND ((s.workflow = ANY(CAST(:workflows AS text[]))) OR s.wake_at <= (SELECT before FROM moment))
+        ORDER BY s.wake_at LIMIT :n) AS come
+    UNION
+    SELECT id FROM (SELECT s.id FROM continuum_schedules AS s WHERE s.state = 'active' AND s.buffered_at IS NOT NULL AND s.attempts = 0
+    AND NOT EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = s.last_run_id AND r.state IN ('pending', 'running', 'suspended', 'blocked')) AND (s.workflow = ANY(CAST(:workflows AS text[]))) LIMIT :n) AS free),
+later AS MATERIALIZED (
+    SELECT (SELECT s.wake_at FROM continuum_schedules AS s
+            WHERE s.state = 'active' AND s.wake_at > (SELECT now FROM moment) AND (s.workflow = ANY(CAST(:workflows AS text[])))
+            ORDER BY s.wake_at LIMIT 1) AS mine,
+           (SELECT s.wake_at FROM continuum_schedules AS s
+            WHERE s.state = 'active' AND s.wake_at > (SELECT before FROM moment) AND NOT (s.workflow = ANY(CAST(:workflows AS text[])))
+            ORDER BY s.wake_at LIMIT 1) AS others)
+SELECT moment.now, later.mine, later.others, found.*
+FROM moment CROSS JOIN later LEFT JOIN (
+    SELECT s.id, s.workflow, s.namespace, s.timing, s.input, s.overlap, s.catch_up_seconds,
+       CAST(s.attributes AS text) AS attributes, s.state, s.next_at, s.wake_at, s.last_at,
+       CAST(s.last_run_id AS text) AS last_run_id, s.buffered_at, s.attempts, s.reason, s.fired, s.skipped, s.missed,
+       s.revision, s.created_at, r.state AS last_state FROM continuum_schedules AS s LEFT JOIN continuum_runs AS r ON r.id = s.last_run_id WHERE s.id = ANY(ARRAY(SELECT d.id FROM due AS d))) AS found ON true
+ORDER BY COALESCE(found.wake_at, found.created_at), found.id LIMIT :n;
 
 -- sweeps --------------------------------------------------------------------------------------------------------------
 

@@ -256,7 +256,7 @@ SELECT owner, instance, node, advertise_url FROM continuum_owners ORDER BY boote
 
 -- pulse ---------------------------------------------------------------------------------------------------------------
 
--- pulse.evidence: Say whether there are runs to claim, tasks to claim, or leases to sweep, for anybody.
+-- pulse.evidence: Say whether there are runs to claim, tasks to claim, leases to sweep, or schedules to fire, for anybody.
 WITH RECURSIVE 
 of_runs(owner) AS (
     SELECT min(lease_owner) FROM continuum_runs WHERE lease_owner IS NOT NULL
@@ -280,7 +280,10 @@ SELECT
     EXISTS (SELECT 1 FROM continuum_tasks AS t WHERE t.lease_owner IS NULL AND t.available_at <= (SELECT :now)) AS tasks,
     EXISTS (SELECT 1 FROM continuum_owners AS o WHERE o.expires_at < (SELECT :now))
     OR EXISTS (SELECT 1 FROM holders AS h WHERE h.owner IS NOT NULL
-               AND NOT EXISTS (SELECT 1 FROM continuum_owners AS o WHERE o.owner = h.owner)) AS orphans;
+               AND NOT EXISTS (SELECT 1 FROM continuum_owners AS o WHERE o.owner = h.owner)) AS orphans,
+    EXISTS (SELECT 1 FROM continuum_schedules AS s WHERE s.state = 'active' AND s.wake_at <= (SELECT :now))
+    OR EXISTS (SELECT 1 FROM continuum_schedules AS s WHERE s.state = 'active' AND s.buffered_at IS NOT NULL AND s.attempts = 0
+    AND NOT EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = s.last_run_id AND r.state IN ('pending', 'running', 'suspended', 'blocked'))) AS schedules;
 
 -- runs ----------------------------------------------------------------------------------------------------------------
 
@@ -398,6 +401,75 @@ WHERE e.run_id = :run_id AND e.generation = :generation AND e.seq = :seq;
 SELECT CAST(s.run_id AS text) AS run_id, s.seq, s.format, s.blob FROM continuum_runs AS r
 JOIN continuum_snapshots AS s ON s.run_id = r.id AND s.generation = r.generation
 WHERE r.id IN (SELECT value FROM json_each(:ids));
+
+-- schedules -----------------------------------------------------------------------------------------------------------
+
+-- schedules.by_id: Read a schedule.
+SELECT s.id, s.workflow, s.namespace, s.timing, s.input, s.overlap, s.catch_up_seconds,
+       CAST(s.attributes AS text) AS attributes, s.state, s.next_at, s.wake_at, s.last_at,
+       CAST(s.last_run_id AS text) AS last_run_id, s.buffered_at, s.attempts, s.reason, s.fired, s.skipped, s.missed,
+       s.revision, s.created_at, r.state AS last_state FROM continuum_schedules AS s LEFT JOIN continuum_runs AS r ON r.id = s.last_run_id WHERE s.id = :id;
+
+-- schedules.list: List schedules by id, after one.
+SELECT s.id, s.workflow, s.namespace, s.timing, s.input, s.overlap, s.catch_up_seconds,
+       CAST(s.attributes AS text) AS attributes, s.state, s.next_at, s.wake_at, s.last_at,
+       CAST(s.last_run_id AS text) AS last_run_id, s.buffered_at, s.attempts, s.reason, s.fired, s.skipped, s.missed,
+       s.revision, s.created_at, r.state AS last_state FROM continuum_schedules AS s LEFT JOIN continuum_runs AS r ON r.id = s.last_run_id
+WHERE s.id > :after AND (CAST(:state AS text) IS NULL OR s.state = :state) ORDER BY s.id LIMIT :n;
+
+-- schedules.define: Insert a schedule.
+INSERT INTO continuum_schedules (id, workflow, namespace, timing, input, overlap, catch_up_seconds, attributes, state, next_at,
+        wake_at, attempts, fired, skipped, missed, revision, created_at, changed_at)
+VALUES (:id, :workflow, :namespace, :timing, :input, :overlap, :catch_up, :attributes, :state, :next_at,
+        :wake_at, 0, 0, 0, 0, 1, :now, :now)
+ON CONFLICT DO NOTHING RETURNING id;
+
+-- schedules.redefine: Change what a schedule starts and when, before it is moved on in the same transaction.
+UPDATE continuum_schedules SET workflow = :workflow, namespace = :namespace, timing = :timing, input = :input,
+    overlap = :overlap, catch_up_seconds = :catch_up, attributes = :attributes
+WHERE id = :id AND revision = :revision RETURNING id;
+
+-- schedules.move: Move schedules on that are as they were seen; return their ids.
+UPDATE continuum_schedules SET state = m.new_state, next_at = m.new_next, wake_at = m.new_wake, last_at = m.new_last,
+    last_run_id = m.new_run, buffered_at = m.new_buffered, attempts = m.new_attempts, reason = m.new_reason,
+    fired = m.new_fired, skipped = m.new_skipped, missed = m.new_missed, revision = revision + 1, changed_at = :now
+FROM (SELECT json_extract(value, '$[0]') AS of_schedule, json_extract(value, '$[1]') AS seen, json_extract(value,
+            '$[2]') AS new_state, json_extract(value, '$[3]') AS new_next, json_extract(value, '$[4]') AS
+            new_wake, json_extract(value, '$[5]') AS new_last, json_extract(value, '$[6]') AS new_run,
+            json_extract(value, '$[7]') AS new_buffered, json_extract(value, '$[8]') AS new_attempts,
+            json_extract(value, '$[9]') AS new_reason, json_extract(value, '$[10]') AS new_fired,
+            json_extract(value, '$[11]') AS new_skipped, json_extract(value, '$[12]') AS new_missed FROM
+            json_each(:m)) AS m
+WHERE id = m.of_schedule AND revision = m.seen RETURNING id;
+
+-- schedules.delete: Delete a schedule.
+DELETE FROM continuum_schedules WHERE id = :id RETURNING id;
+
+-- schedules.due: Read the schedules that somebody is to look at, the longest due first, what became of their last runs, and when the next ones come due.
+WITH moment AS MATERIALIZED (SELECT :now AS now, :now + CAST(ROUND((-CAST(:grace AS double precision)) * 1000000) AS INTEGER) AS before),
+due AS MATERIALIZED (
+    SELECT id FROM (
+        SELECT s.id FROM continuum_schedules AS s
+        WHERE s.state = 'active' AND s.wake_at <= (SELECT now FROM moment)
+          AND ((s.workflow IN (SELECT value FROM json_each(:workflows))) OR s.wake_at <= (SELECT before FROM moment))
+        ORDER BY s.wake_at LIMIT :n) AS come
+    UNION
+    SELECT id FROM (SELECT s.id FROM continuum_schedules AS s WHERE s.state = 'active' AND s.buffered_at IS NOT NULL AND s.attempts = 0
+    AND NOT EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = s.last_run_id AND r.state IN ('pending', 'running', 'suspended', 'blocked')) AND (s.workflow IN (SELECT value FROM json_each(:workflows))) LIMIT :n) AS free),
+later AS MATERIALIZED (
+    SELECT (SELECT s.wake_at FROM continuum_schedules AS s
+            WHERE s.state = 'active' AND s.wake_at > (SELECT now FROM moment) AND (s.workflow IN (SELECT value FROM json_each(:workflows)))
+            ORDER BY s.wake_at LIMIT 1) AS mine,
+           (SELECT s.wake_at FROM continuum_schedules AS s
+            WHERE s.state = 'active' AND s.wake_at > (SELECT before FROM moment) AND NOT (s.workflow IN (SELECT value FROM json_each(:workflows)))
+            ORDER BY s.wake_at LIMIT 1) AS others)
+SELECT moment.now, later.mine, later.others, found.*
+FROM moment CROSS JOIN later LEFT JOIN (
+    SELECT s.id, s.workflow, s.namespace, s.timing, s.input, s.overlap, s.catch_up_seconds,
+       CAST(s.attributes AS text) AS attributes, s.state, s.next_at, s.wake_at, s.last_at,
+       CAST(s.last_run_id AS text) AS last_run_id, s.buffered_at, s.attempts, s.reason, s.fired, s.skipped, s.missed,
+       s.revision, s.created_at, r.state AS last_state FROM continuum_schedules AS s LEFT JOIN continuum_runs AS r ON r.id = s.last_run_id WHERE s.id IN (SELECT d.id FROM due AS d)) AS found ON true
+ORDER BY COALESCE(found.wake_at, found.created_at), found.id LIMIT :n;
 
 -- sweeps --------------------------------------------------------------------------------------------------------------
 

@@ -42,7 +42,8 @@ def postgres_scenarios(postgres_url: str) -> Iterator[str]:
 
 
 EMPTY = "TRUNCATE " + ", ".join(
-    f"continuum_{table}" for table in ("runs", "events", "inbox", "tasks", "owners", "snapshots", "instances")
+    f"continuum_{table}"
+    for table in ("runs", "events", "inbox", "tasks", "owners", "snapshots", "schedules", "instances")
 )
 
 

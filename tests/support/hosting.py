@@ -24,7 +24,7 @@ from continuum.journal.sql import SqlJournal
 from tests.support.eventually import eventually
 
 NAME = "app"
-TABLES = ("runs", "events", "inbox", "tasks", "owners", "snapshots")
+TABLES = ("runs", "events", "inbox", "tasks", "owners", "snapshots", "schedules")
 
 # Everything polls often, so that what is only found by polling is found soon; leases outlast a stalled machine.
 QUICK: dict[str, Any] = {
@@ -36,6 +36,7 @@ QUICK: dict[str, Any] = {
     "recovery": {"interval": 0.1},
     "signal_router": {"catch_up": 0.1},
     "timer_wheel": {"horizon": 2.0},
+    "schedule_runner": {"interval": 0.05},
     "snapshotter": {"interval": 0.05},
     "pruner": {"interval": 0.1},
 }

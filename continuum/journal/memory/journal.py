@@ -7,14 +7,25 @@ from datetime import datetime
 from typing import ParamSpec, Protocol, TypeVar
 
 from continuum.errors import SchemaTaken
-from continuum.journal.memory import reads, recovery, runs, tasks, writes
+from continuum.journal.memory import reads, recovery, runs, schedules, tasks, writes
 from continuum.journal.memory.notices import Listener
 from continuum.journal.memory.store import MemoryStore
-from continuum.journal.port import Claims, Evidence, Held, LoadedRun, OwnerJournal, RunFilter, Swept
+from continuum.journal.port import (
+    Claims,
+    DueSchedules,
+    Evidence,
+    Firing,
+    Held,
+    LoadedRun,
+    OwnerJournal,
+    RunFilter,
+    Swept,
+)
 from continuum.model.events import Event
 from continuum.model.messages import Message
 from continuum.model.owners import Owner
 from continuum.model.runs import Ending, RunRow
+from continuum.model.schedules import Definition, Progress, ScheduleRow, ScheduleState
 from continuum.model.states import RunState
 from continuum.model.tasks import Attempt, Beat, ClaimedTask
 from continuum.model.writes import Verdict, Write
@@ -235,6 +246,36 @@ class MemoryJournal:
     async def prune(self, *, limit: int) -> Sequence[str]:
         """Delete ended runs whose retention has passed."""
         return await self._step(reads.prune, self._store, limit=limit)
+
+    # --- schedules ----------------------------------------------------------------------------------------------------
+
+    async def define_schedule(self, definition: Definition, progress: Progress, *, revision: int | None) -> bool:
+        """Insert or change a schedule."""
+        return await self._step(schedules.define_schedule, self._store, definition, progress, revision=revision)
+
+    async def schedule(self, schedule_id: str) -> ScheduleRow | None:
+        """Return a schedule."""
+        return await self._step(schedules.schedule, self._store, schedule_id)
+
+    async def list_schedules(
+        self, *, state: ScheduleState | None, limit: int, after: str | None
+    ) -> Sequence[ScheduleRow]:
+        """Return schedules in the order of their ids."""
+        return await self._step(schedules.list_schedules, self._store, state=state, limit=limit, after=after)
+
+    async def delete_schedule(self, schedule_id: str) -> bool:
+        """Delete a schedule."""
+        return await self._step(schedules.delete_schedule, self._store, schedule_id)
+
+    async def due_schedules(self, *, workflows: Sequence[str], grace_seconds: float, limit: int) -> DueSchedules:
+        """Return the schedules that somebody is to look at."""
+        return await self._step(
+            schedules.due_schedules, self._store, workflows=workflows, grace_seconds=grace_seconds, limit=limit
+        )
+
+    async def fire(self, firings: Sequence[Firing]) -> Sequence[bool]:
+        """Move schedules on and insert their runs."""
+        return await self._step(schedules.fire, self._store, firings)
 
     # --- notices ------------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
+from continuum.journal.memory import schedules
 from continuum.journal.memory.reads import handed_out
 from continuum.journal.memory.store import MemoryStore
 from continuum.journal.port import Claim, Claims, Evidence, LoadedRun
@@ -67,6 +68,7 @@ def evidence(store: MemoryStore) -> Evidence:
         tasks=any(task.owner is None and task.available_at <= now for task in store.all_tasks()),
         orphans=any(stored.expires_at < now for stored in store.owners.values())
         or any(holder is not None and holder not in store.owners for holder in holders),
+        schedules=any(schedules.is_due(store, row, now) for row in store.schedules.values()),
     )
 
 

@@ -19,6 +19,7 @@ from continuum.model.events import Event
 from continuum.model.messages import Message, MessageKind
 from continuum.model.owners import Owner
 from continuum.model.runs import RunRow
+from continuum.model.schedules import ScheduleRow
 from continuum.model.tasks import Attempt, TaskKey, TaskOptions
 
 StartKey = tuple[str, str, str]  # namespace, workflow, idempotency key
@@ -89,6 +90,7 @@ class MemoryStore:
     message_runs: dict[str, str] = field(default_factory=dict)
     deliveries: dict[Delivery, str] = field(default_factory=dict)
     message_count: int = 0
+    schedules: dict[str, ScheduleRow] = field(default_factory=dict)
     listeners: dict[Listener, None] = field(default_factory=dict)
 
     def now(self) -> datetime:

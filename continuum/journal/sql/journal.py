@@ -1,6 +1,6 @@
 """The journal in the team's own database.
 
-Floors: `journal` (and its parts: owning, recovering, claiming, reading, noticing, writing) > `desk`, `lines` >
+Floors: `journal` (and its parts: owning, recovering, claiming, reading, scheduling, noticing, writing) > `desk`, `lines` >
 `statements` > `dialects` > `tables`. A part turns a method of the port into named statements and rows into values; it
 decides nothing that a statement could decide.
 
@@ -16,7 +16,7 @@ from contextlib import aclosing
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from continuum.journal.port import OwnerJournal
-from continuum.journal.sql import judging
+from continuum.journal.sql import judging, writing_postgres, writing_sqlite
 from continuum.journal.sql.claiming import Claiming, Tending
 from continuum.journal.sql.desk import Desk
 from continuum.journal.sql.lines import Line
@@ -26,6 +26,7 @@ from continuum.journal.sql.owning import Owning
 from continuum.journal.sql.reading import Keeping, Reading
 from continuum.journal.sql.recovering import Recovering
 from continuum.journal.sql.rows import Reader
+from continuum.journal.sql.scheduling import Scheduling
 from continuum.journal.sql.statements.book import Book
 from continuum.journal.sql.writing import Writer
 from continuum.journal.sql.writing_postgres import PostgresWriter
@@ -40,7 +41,7 @@ LOCK_SECONDS_POSTGRES = 0.25
 LOCK_SECONDS_SQLITE = 0.9
 
 
-class SqlJournal(Owning, Recovering, Claiming, Tending, Reading, Keeping):
+class SqlJournal(Owning, Recovering, Claiming, Tending, Reading, Keeping, Scheduling):
     """A journal on PostgreSQL (asyncpg) or SQLite (aiosqlite), for one instance on one node.
 
     Args:
@@ -80,6 +81,7 @@ class SqlJournal(Owning, Recovering, Claiming, Tending, Reading, Keeping):
         lanes = [self._line(engine) for _ in range(self.lanes)]
         reading = self._line(engine)
         super().__init__(Desk(self._book, Reader(dialect), reading, writing=reading if is_postgres else lanes[0]))
+        self.insert_starts = writing_postgres.insert_starts if is_postgres else writing_sqlite.insert_starts
         self._lines = [*lanes, reading]
         self._writer: Writer = PostgresWriter(lanes) if is_postgres else SqliteWriter(lanes[0])
         self._notices = Notices(self._desk)

@@ -61,7 +61,9 @@ class Recovering(Part):
     async def evidence(self) -> Evidence:
         """Say whether there is anything for anybody to do."""
         (row,) = await self._desk.ask(pulse.EVIDENCE)
-        return Evidence(runs=bool(row.runs), tasks=bool(row.tasks), orphans=bool(row.orphans))
+        return Evidence(
+            runs=bool(row.runs), tasks=bool(row.tasks), orphans=bool(row.orphans), schedules=bool(row.schedules)
+        )
 
     async def held(self, owner: str) -> Held:
         """Return the active runs and the tasks leased to `owner`."""

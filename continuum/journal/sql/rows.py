@@ -32,7 +32,8 @@ class Reader:
         """Return a stored time."""
         return self._moment(stored)
 
-    def _maybe(self, stored: Any) -> datetime | None:
+    def maybe(self, stored: Any) -> datetime | None:
+        """Return a stored time, if there is one."""
         return None if stored is None else self._moment(stored)
 
     def run(self, row: Row[Any]) -> RunRow:
@@ -47,16 +48,16 @@ class Reader:
             last_seq=row.last_seq,
             lease_owner=row.lease_owner,
             lease_token=row.lease_token,
-            wake_at=self._maybe(row.wake_at),
+            wake_at=self.maybe(row.wake_at),
             created_at=self._moment(row.created_at),
-            ended_at=self._maybe(row.ended_at),
+            ended_at=self.maybe(row.ended_at),
             attributes=None if row.attributes is None else json.loads(row.attributes),
             idempotency_key=row.idempotency_key,
             fingerprint=row.fingerprint,
             crashes=row.crashes,
             reason=row.reason,
             retention_seconds=row.retention_seconds,
-            retention_until=self._maybe(row.retention_until),
+            retention_until=self.maybe(row.retention_until),
             trace_context=row.trace_context,
         )
 

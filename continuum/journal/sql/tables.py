@@ -42,9 +42,10 @@ from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, UUID
 from sqlalchemy.types import Boolean, TypeEngine
 
 from continuum.model.events import COMMANDS, EventType
+from continuum.model.schedules import Overlap, ScheduleState
 from continuum.model.states import RunState
 
-REVISION = "0002"  # of the newest migration; a test compares it with `migrations/versions`
+REVISION = "0003"  # of the newest migration; a test compares it with `migrations/versions`
 VERSION_TABLE = "continuum_alembic_version"
 
 EFFECTS = sorted(COMMANDS | {EventType.ACTIVITY_COMPLETED, EventType.ACTIVITY_FAILED, EventType.TIMER_FIRED})
@@ -75,6 +76,7 @@ def metadata(dialect: str, schema: str | None = None) -> MetaData:
     _owners(tables, types)
     _snapshots(tables, types)
     _instances(tables, types)
+    _schedules(tables, types)
     return tables
 
 
@@ -280,3 +282,39 @@ def _instances(tables: MetaData, types: Types) -> None:
         CheckConstraint("one = 1", name="continuum_instances_one"),
         sqlite_strict=True,
     )
+
+
+def _schedules(tables: MetaData, types: Types) -> None:
+    states, overlaps = _quoted([state.value for state in ScheduleState]), _quoted([one.value for one in Overlap])
+    schedules = Table(
+        "continuum_schedules",
+        tables,
+        Column("id", Text, primary_key=True, nullable=False),
+        Column("workflow", Text, nullable=False),
+        Column("namespace", Text, nullable=False),
+        Column("timing", Text, nullable=False),
+        Column("input", LargeBinary, nullable=False),
+        Column("overlap", Text, nullable=False),
+        Column("catch_up_seconds", types.double, nullable=False),
+        Column("attributes", types.json),
+        Column("state", Text, nullable=False),
+        Column("next_at", types.time),
+        Column("wake_at", types.time),
+        Column("last_at", types.time),
+        Column("last_run_id", types.id),
+        Column("buffered_at", types.time),
+        Column("attempts", Integer, nullable=False),
+        Column("reason", Text),
+        Column("fired", types.big, nullable=False),
+        Column("skipped", types.big, nullable=False),
+        Column("missed", types.big, nullable=False),
+        Column("revision", types.big, nullable=False),
+        Column("created_at", types.time, nullable=False),
+        Column("changed_at", types.time, nullable=False),
+        CheckConstraint(f"state IN ({states})", name="continuum_schedules_state"),
+        CheckConstraint(f"overlap IN ({overlaps})", name="continuum_schedules_overlap"),
+        sqlite_strict=True,
+    )
+    columns = schedules.c
+    Index("continuum_schedules_due", columns.wake_at, **_where("state = 'active'"))
+    Index("continuum_schedules_waiting", columns.id, **_where("state = 'active' AND buffered_at IS NOT NULL"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from continuum.journal.sql.lines import Talk
@@ -19,12 +19,14 @@ from continuum.model.writes import (
     Posted,
     RetryTask,
     SetAttributes,
+    Start,
     Unknown,
     Verdict,
     Write,
 )
 
 Verdicts = list[Verdict]
+Insert = Callable[[Talk, Sequence[Start]], Awaitable[Verdicts]]  # starts, within somebody's transaction
 
 
 class Writer(Protocol):

@@ -48,6 +48,13 @@ class PostgresWriter:
                 return await _write(line, batch)
 
 
+async def insert_starts(talk: Talk, starts: Sequence[Start]) -> Verdicts:
+    """Insert runs in a transaction that is open; refused is who exists."""
+    verdicts: Verdicts = [REFUSED] * len(starts)
+    await _commit(talk, sheet_of(starts), verdicts)
+    return verdicts
+
+
 async def _start_many(line: Line, starts: Sequence[Start]) -> Verdict:
     """Let all of the starts land, or none."""
     if len({start.run_id for start in starts}) < len(starts):

@@ -93,6 +93,13 @@ class SqliteWriter:
         return LANDED
 
 
+async def insert_starts(talk: Talk, starts: Sequence[Start]) -> Verdicts:
+    """Insert runs in a transaction that is open; refused is who exists."""
+    verdicts: Verdicts = [REFUSED] * len(starts)
+    await _write(talk, sheet_of(starts), verdicts)
+    return verdicts
+
+
 async def _write(talk: Talk, sheet: Sheet, verdicts: Verdicts) -> None:
     landed: list[Start | Commit] = []
     if sheet.starts:

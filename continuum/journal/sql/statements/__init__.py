@@ -3,7 +3,7 @@
 A statement is a template in the words of `continuum.journal.sql.dialects`; where the dialects need different SQL
 altogether it has two. `Book` holds them rendered for one dialect and schema.
 
-    {runs} {events} {inbox} {tasks} {owners} {snapshots} {instances} …   table names
+    {runs} {events} {inbox} {tasks} {owners} {snapshots} {schedules} {instances} …   table names
     {now}   {later:seconds}                                             the database's time
     {among:ids uuid}                                                    = one of the values of the list :ids
     {within:SELECT id FROM ok}                                          = one of what a query gives, asked once

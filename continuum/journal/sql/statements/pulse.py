@@ -4,11 +4,12 @@
 
 from continuum.journal.sql.statements.book import Statement
 from continuum.journal.sql.statements.runs import ACTIVE, WAITING
+from continuum.journal.sql.statements.schedules import IS_DUE
 from continuum.journal.sql.statements.sweeps import HOLDERS
 
 EVIDENCE = Statement(
     "pulse.evidence",
-    "Say whether there are runs to claim, tasks to claim, or leases to sweep, for anybody.",
+    "Say whether there are runs to claim, tasks to claim, leases to sweep, or schedules to fire, for anybody.",
     f"""
 WITH RECURSIVE {HOLDERS.format(alias="of_runs", table="{runs}")},
 {HOLDERS.format(alias="of_tasks", table="{tasks}")},
@@ -23,6 +24,7 @@ SELECT
     EXISTS (SELECT 1 FROM {{tasks}} AS t WHERE t.lease_owner IS NULL AND t.available_at <= (SELECT {{now}})) AS tasks,
     EXISTS (SELECT 1 FROM {{owners}} AS o WHERE o.expires_at < (SELECT {{now}}))
     OR EXISTS (SELECT 1 FROM holders AS h WHERE h.owner IS NOT NULL
-               AND NOT EXISTS (SELECT 1 FROM {{owners}} AS o WHERE o.owner = h.owner)) AS orphans
+               AND NOT EXISTS (SELECT 1 FROM {{owners}} AS o WHERE o.owner = h.owner)) AS orphans,
+    {IS_DUE} AS schedules
 """,
 )
