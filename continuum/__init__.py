@@ -11,6 +11,16 @@ from continuum.codec import PayloadCodec, PayloadContext
 from continuum.composition.building import application, children
 from continuum.composition.children import Children
 from continuum.composition.instance import Instance, Readiness
+from continuum.composition.schedule_verbs import (
+    backfill_schedule,
+    delete_schedule,
+    get_schedule,
+    list_schedules,
+    pause_schedule,
+    resume_schedule,
+    schedule,
+    trigger_schedule,
+)
 from continuum.composition.verbs import (
     await_run,
     cancel,
@@ -32,6 +42,7 @@ from continuum.definitions.activity import Activity, activity
 from continuum.definitions.calls import Call
 from continuum.definitions.handles import RunHandle, resolve_verbs_with
 from continuum.definitions.pure import pure
+from continuum.definitions.schedule_handles import ScheduleHandle
 from continuum.definitions.workflow import Workflow, workflow
 from continuum.errors import (
     ActivityError,
@@ -62,6 +73,7 @@ from continuum.errors import (
     RunFailed,
     RunNotActive,
     RunNotFound,
+    ScheduleNotFound,
     SchemaNotReady,
     SchemaTaken,
     SignalInvalid,
@@ -73,6 +85,7 @@ from continuum.errors import (
 from continuum.model.failure import Failure
 from continuum.model.policy import Retry
 from continuum.model.runs import Run
+from continuum.model.schedules import FIRE_TIME, Overlap, Schedule, ScheduleState
 from continuum.model.states import RunState
 from continuum.replay.context import (
     in_workflow,
@@ -95,6 +108,7 @@ resolve_verbs_with(resolve)
 __version__ = "0.1.0"
 
 __all__ = [
+    "FIRE_TIME",
     "Activity",
     "ActivityContext",
     "ActivityError",
@@ -121,6 +135,7 @@ __all__ = [
     "NondeterminismError",
     "NotAllowedHere",
     "NotInWorkflow",
+    "Overlap",
     "Page",
     "PayloadCodec",
     "PayloadContext",
@@ -141,6 +156,10 @@ __all__ = [
     "RunNotActive",
     "RunNotFound",
     "RunState",
+    "Schedule",
+    "ScheduleHandle",
+    "ScheduleNotFound",
+    "ScheduleState",
     "SchemaNotReady",
     "SchemaTaken",
     "SignalInvalid",
@@ -153,28 +172,36 @@ __all__ = [
     "activity_context",
     "application",
     "await_run",
+    "backfill_schedule",
     "cancel",
     "children",
+    "delete_schedule",
     "drain",
     "get_run",
+    "get_schedule",
     "history",
     "in_workflow",
     "info",
     "instance",
     "lifespan",
     "list_runs",
+    "list_schedules",
     "log",
     "migrate",
     "now",
+    "pause_schedule",
     "pure",
     "random",
     "readiness",
+    "resume_schedule",
+    "schedule",
     "set_attributes",
     "side_effect",
     "signal",
     "start",
     "start_many",
     "today",
+    "trigger_schedule",
     "uuid4",
     "wait_signal",
     "workflow",

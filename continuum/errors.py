@@ -248,6 +248,10 @@ class RunNotFound(ContinuumError):
     """No run has this id in this instance."""
 
 
+class ScheduleNotFound(ContinuumError):
+    """There is no schedule of this id in the instance."""
+
+
 class RunNotActive(ContinuumError):
     """The run has ended; it can be neither signalled nor cancelled."""
 

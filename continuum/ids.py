@@ -34,6 +34,14 @@ def seeded_ids(draw: Random) -> IdSource:
     return make
 
 
+_SCHEDULED = uuid.UUID("5d9f5a0e-5c46-5a0c-9e0a-3f6f0a7f2c11")  # the namespace of the ids below; never to be changed
+
+
+def scheduled_run_id(schedule_id: str, microseconds: int) -> str:
+    """Return the id of the run that a schedule starts for a fire time (microseconds since 1970): the same everywhere."""
+    return str(uuid.uuid5(_SCHEDULED, f"{microseconds}@{schedule_id}"))
+
+
 def canonical(run_id: str | uuid.UUID) -> str:
     """Return a run id as lower-case text with hyphens.
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from uuid import UUID
 
 from continuum.client.inputs import call_of, run_id_of
 from continuum.client.reading import HistoryEvent, Page, Reader
+from continuum.client.scheduling import ScheduleOptions, Scheduler, SchedulerJournal
 from continuum.client.starting import Started, Starter, StartOptions
 from continuum.client.talking import Talker, TalkJournal
 from continuum.client.wire import Wire
@@ -32,6 +33,10 @@ from continuum.runtime.run_supervisor import RunSupervisor
 from continuum.runtime.wakes import Wakes
 
 
+class ClientJournal(TalkJournal, SchedulerJournal, Protocol):
+    """What the verbs ask and write."""
+
+
 class Client:
     """The verbs of one running instance; `continuum.Instance` offers them with types."""
 
@@ -39,7 +44,7 @@ class Client:
         self,
         *,
         node: Node,
-        journal: TalkJournal,
+        journal: ClientJournal,
         committer: GroupCommitter,
         registry: Registry[Execution],
         supervisor: RunSupervisor,
@@ -57,6 +62,14 @@ class Client:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starter = Starter(
             node=node, journal=journal, committer=committer, supervisor=supervisor, wakes=wakes, payload_max=payload_max
+        )
+        self._scheduler = Scheduler(
+            node=node,
+            journal=journal,
+            starter=self._starter,
+            wakes=wakes,
+            catalog=catalog,
+            payload_max=payload_max,
         )
         self._talker = Talker(
             node=node,
@@ -184,6 +197,17 @@ class Client:
         """Read a history."""
         self._guard("history", "an activity that reads")
         return await self._reader.history(run_id_of(run_id))
+
+    async def schedule(self, flow: Any, args: tuple[Any, ...], options: ScheduleOptions) -> str:
+        """Declare a schedule; return its id."""
+        scheduler = self.scheduler("schedule")
+        workflow, arguments = call_of(flow, args, self._catalog)
+        return await scheduler.define(workflow, arguments, options)
+
+    def scheduler(self, verb: str) -> Scheduler:
+        """Return the verbs about schedules."""
+        self._guard(verb, "an activity")
+        return self._scheduler
 
     def _guard(self, verb: str, instead: str) -> None:
         if asyncio.get_running_loop() is self._loop:  # code of a workflow runs on a loop of its own

@@ -16,6 +16,7 @@ from continuum.client.wire import Wire
 from continuum.composition.instances import DEFAULT, Instances
 from continuum.composition.options import Settings
 from continuum.composition.peering import require_keys
+from continuum.composition.scheduling import SchedulingVerbs
 from continuum.composition.wiring import Wiring, World
 from continuum.definitions.calls import Call
 from continuum.definitions.handles import RunHandle
@@ -45,7 +46,7 @@ class Readiness:
     details: tuple[str, ...] = ()
 
 
-class Instance:
+class Instance(SchedulingVerbs):
     """One instance. Its verbs raise InstanceNotStarted until its components have been entered."""
 
     def __init__(

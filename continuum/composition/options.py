@@ -169,6 +169,17 @@ PARTS: tuple[Part, ...] = (
         "LISTEN or polling",
     ),
     Part(
+        "schedule_runner",
+        (
+            Option("interval", 1.0, _duration, "seconds between polls"),
+            Option("batch", 100, _count, "schedules fired at once"),
+            Option("attempts", 12, _count, "failures in a row to start a run, after which a schedule has failed"),
+            Option("backoff", 5.0, _duration, "seconds to the second attempt; doubled for each further one, up to 300"),
+        ),
+        "fires schedules",
+        "other nodes fire them",
+    ),
+    Part(
         "pruner",
         (
             Option("interval", 60.0, _duration, "seconds between passes"),
@@ -217,6 +228,7 @@ class InstanceOptions(TypedDict, total=False):
     timer_wheel: PartOptions
     signal_router: PartOptions
     peers: PartOptions
+    schedule_runner: PartOptions
     pruner: PartOptions
 
 

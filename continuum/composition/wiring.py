@@ -37,6 +37,7 @@ from continuum.runtime.pulse import Pulse
 from continuum.runtime.recovery import Recovery
 from continuum.runtime.registry import Registry
 from continuum.runtime.run_supervisor import RunSupervisor
+from continuum.runtime.schedule_runner import ScheduleRunner
 from continuum.runtime.signal_router import SignalRouter
 from continuum.runtime.snapshotter import Snapshotter
 from continuum.runtime.timer_wheel import TimerWheel
@@ -62,7 +63,7 @@ CATCH_UP_ALONE_SECONDS = 1.0  # the scan where no notice arrives: then it is how
 AWAIT_SECONDS = 0.5  # slowest poll for endings of runs that live elsewhere
 AWAIT_LOCAL_SECONDS = 5.0  # and for those that live here, in case memory is wrong
 AUDIT_PASSES = 30  # of recovery, between two audits of our own leases
-FRESH_INTERVALS = 1.35  # three loops share one answer, so that an idle instance asks less than once a second
+FRESH_INTERVALS = 1.35  # four loops share one answer, so that an idle instance asks less than once a second
 
 
 class Wiring:
@@ -139,6 +140,7 @@ class Wiring:
             "timer_wheel": self._timer_wheel(),
             "signal_router": self._signal_router(),
             "peers": self.peering.component,
+            "schedule_runner": self._schedule_runner(),
             "pruner": self._pruner(),
         }
 
@@ -159,7 +161,7 @@ class Wiring:
     @property
     def _fresh_seconds(self) -> float:
         """How old an answer to the pollers' question may be: a little more than the shortest of their intervals."""
-        pollers = ("dispatcher", "activity_dispatcher", "recovery")
+        pollers = ("dispatcher", "activity_dispatcher", "recovery", "schedule_runner")
         shortest: float = min(self.settings.part(part)["interval"] for part in pollers)
         return shortest * FRESH_INTERVALS
 
@@ -342,6 +344,30 @@ class Wiring:
     def _catch_up_seconds(self) -> float:
         chosen: float | None = self.settings.part("signal_router")["catch_up"]
         return chosen or (CATCH_UP_SECONDS if self.journal.has_notices else CATCH_UP_ALONE_SECONDS)
+
+    def _schedule_runner(self) -> ScheduleRunner:
+        options = self.settings.part("schedule_runner")
+        runner = ScheduleRunner(
+            self._name("schedule_runner"),
+            node=self.node,
+            journal=self.journal,
+            pulse=self.pulse,
+            pubsub=self.pubsub,
+            wakes=self.wakes,
+            workflows=lambda: tuple({name for name, _ in self.world.catalog.workflows}),
+            find_workflow=self.world.catalog.workflow,
+            cancel=self._cancel,
+            interval=self._every(options["interval"]),
+            batch=options["batch"],
+            attempts=options["attempts"],
+            backoff=options["backoff"],
+        )
+        if self.settings.on("schedule_runner"):
+            self.wakes.fire_schedules = runner.nudge
+        return runner
+
+    async def _cancel(self, run_id: str) -> None:  # the client is made last
+        await self.client.cancel(run_id)
 
     def _pruner(self) -> Pruner:
         options = self.settings.part("pruner")

@@ -43,6 +43,7 @@ class Wakes:
         self.forward: Forward = _no_peers
         self.watch_ending: Callable[[str, str], object] = _nobody  # of a run, by its owner
         self.watch_deadline: Callable[[float], object] = _nobody
+        self.fire_schedules: Callable[[], object] = _nobody
         self.audit: Callable[[], object] = _nobody  # a claim's answer was lost: something may be ours unknown to us
 
     def runs_waiting(self) -> None:

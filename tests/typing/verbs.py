@@ -1,13 +1,28 @@
 """What the verbs look like to a type checker. Lines marked E must be errors, in mypy and in pyright; no others."""
 
-from datetime import UTC, datetime
-from typing import Literal, assert_type
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, assert_type
 from uuid import UUID
 
 from pydantic import BaseModel
 
 import continuum
-from continuum import Children, HistoryEvent, Instance, Page, Readiness, Run, RunHandle, children, workflow
+from continuum import (
+    FIRE_TIME,
+    Children,
+    HistoryEvent,
+    Instance,
+    Overlap,
+    Page,
+    Readiness,
+    Run,
+    RunHandle,
+    Schedule,
+    ScheduleHandle,
+    ScheduleState,
+    children,
+    workflow,
+)
 
 
 class Order(BaseModel):
@@ -30,6 +45,11 @@ async def two(i: int, n: int = 3) -> int:
 @workflow
 async def keyword_only(i: int, *, n: int) -> int:
     return i + n
+
+
+@workflow
+async def dated(moment: datetime) -> datetime:
+    return moment
 
 
 @workflow
@@ -86,3 +106,29 @@ async def hosting(one: Children, two: Children) -> None:
     async with continuum.lifespan(*one, *two):
         pass
     children(name=5)  # type: ignore[arg-type]  # E
+
+
+async def schedules() -> None:
+    order = Order()
+    handle = await continuum.schedule(fulfil, order, cron="0 8 * * MON-FRI", timezone="Europe/Berlin", instance="a")
+    assert_type(handle, ScheduleHandle[Receipt])
+    assert_type(await continuum.schedule(two, 1, every=timedelta(hours=1), overlap="skip"), ScheduleHandle[int])
+    assert_type(await continuum.schedule(two, 1, 2, every=60, overlap=Overlap.ALLOW, id="x"), ScheduleHandle[int])
+    assert_type(await continuum.schedule(keyword_only.bound(1, n=2), every=60), ScheduleHandle[int])
+    assert_type(await continuum.schedule(dated, FIRE_TIME, start_at=FIRE_TIME, catch_up=0), ScheduleHandle[datetime])
+    assert_type(await handle.trigger(), RunHandle[Receipt])
+    assert_type(await handle.backfill(FIRE_TIME, FIRE_TIME), list[RunHandle[Receipt]])
+    assert_type(await handle.pause(), Schedule)
+    assert_type((await handle.describe()).upcoming(3), list[datetime])
+    assert_type(await continuum.list_schedules(state=ScheduleState.FAILED), Page[Schedule])
+    assert_type(await continuum.trigger_schedule("x"), RunHandle[Any])
+    assert_type(await continuum.instance("b").schedule(two, 1, every=60), ScheduleHandle[int])
+
+    await continuum.schedule(fulfil, 3, every=60)  # type: ignore[arg-type]  # E
+    await continuum.schedule(fulfil, every=60)  # type: ignore[arg-type, call-arg]  # E
+    await continuum.schedule(dated, "today", every=60)  # type: ignore[arg-type]  # E
+    await continuum.schedule(two, 1, evry=60)  # type: ignore[call-overload]  # E
+    await continuum.schedule(two, 1, every="60")  # type: ignore[call-overload]  # E
+    await continuum.schedule(two, 1, every=60, overlap="replace")  # type: ignore[call-overload]  # E
+    await continuum.schedule(keyword_only, 1, every=60)  # type: ignore[arg-type]  # E
+    await continuum.pause_schedule(handle)  # type: ignore[arg-type]  # E
