@@ -85,7 +85,6 @@ class ScheduleRunner(Loop):
         self._node = node
         self._journal = journal
         self._pulse = pulse
-        self._pubsub = pubsub
         self._wakes = wakes
         self._workflows = workflows
         self._find_workflow = find_workflow
@@ -93,7 +92,8 @@ class ScheduleRunner(Loop):
         self._batch = batch
         self._attempts_max = attempts
         self._backoff_seconds = backoff
-        self._watched: dict[str, None] = {}  # runs whose end lets a put-off one start
+        self._watched: dict[str, None] = {}  # runs whose end here lets a put-off one start
+        pubsub.subscribe(self._heard)
 
     async def once(self) -> bool:
         """Fire what is due; a node that drains fires nothing."""
@@ -111,12 +111,6 @@ class ScheduleRunner(Loop):
         if is_complete and due.upcoming is not None:
             self.nudge((due.upcoming - due.now).total_seconds())
         return not is_complete
-
-    async def stop(self) -> None:
-        """End looping."""
-        await super().stop()
-        for run_id in tuple(self._watched):
-            self._unwatch(run_id)
 
     # --- deciding -----------------------------------------------------------------------------------------------------
 
@@ -217,18 +211,13 @@ class ScheduleRunner(Loop):
     # --- runs that others wait for ------------------------------------------------------------------------------------
 
     def _watch(self, run_id: str | None) -> None:
-        if run_id is not None and run_id not in self._watched:
+        if run_id is not None:
             self._watched[run_id] = None
-            self._pubsub.subscribe(run_id, self._heard)
 
     def _heard(self, ending: Ending) -> None:
-        if ending.state.has_ended:
-            self._unwatch(ending.run_id)
+        if ending.run_id in self._watched and ending.state.has_ended:
+            del self._watched[ending.run_id]
             self.nudge()
-
-    def _unwatch(self, run_id: str) -> None:
-        self._watched.pop(run_id, None)
-        self._pubsub.unsubscribe(run_id, self._heard)
 
 
 def start_of(definition: Definition, workflow: Startable, run_id: str, moment: datetime, now: datetime) -> Start:
