@@ -6,7 +6,7 @@ children(name=..., engine=...)              the components of an instance, for t
 start, signal, cancel, await_run, ...       the verbs
 """
 
-from continuum.client.reading import HistoryEvent, Page
+from continuum.client.reading import History, HistoryEvent, Page
 from continuum.codec import PayloadCodec, PayloadContext
 from continuum.composition.building import application, children
 from continuum.composition.children import Children
@@ -124,6 +124,7 @@ __all__ = [
     "DuplicateDefinition",
     "DurableValueError",
     "Failure",
+    "History",
     "HistoryEvent",
     "IdempotencyConflict",
     "InputInvalid",

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 from uuid import UUID
 
 from continuum.client.inputs import call_of, run_id_of
-from continuum.client.reading import HistoryEvent, Page, Reader
+from continuum.client.reading import History, Page, Reader
 from continuum.client.scheduling import ScheduleOptions, Scheduler, SchedulerJournal
 from continuum.client.starting import Started, Starter, StartOptions
 from continuum.client.talking import Talker, TalkJournal
@@ -193,10 +193,10 @@ class Client:
             workflow=workflow, state=state, namespace=namespace, attributes=attributes, limit=limit, cursor=cursor
         )
 
-    async def history(self, run_id: str | UUID) -> list[HistoryEvent]:
+    async def history(self, run_id: str | UUID, generation: int | None = None) -> History:
         """Read a history."""
         self._guard("history", "an activity that reads")
-        return await self._reader.history(run_id_of(run_id))
+        return await self._reader.history(run_id_of(run_id), generation=generation)
 
     async def schedule(self, flow: Any, args: tuple[Any, ...], options: ScheduleOptions) -> str:
         """Declare a schedule; return its id."""

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
@@ -31,6 +31,7 @@ from continuum.model.failure import Failure
 from continuum.model.policy import Duration, seconds
 from continuum.model.runs import Ending, Run, RunRow
 from continuum.model.states import RunState
+from continuum.replay.turns import RunInfo
 from continuum.runtime.awaiting import Awaiting
 from continuum.runtime.execution import Execution
 from continuum.runtime.node import Node
@@ -64,6 +65,19 @@ class HistoryEvent:
     message_id: str | None
     name: str | None
     data: Any
+
+
+class History(list[HistoryEvent]):
+    """The events of one generation of a run, and what replaying them takes: facts about the run, and the raw records."""
+
+    def __init__(self, run: RunInfo, records: Iterable[Event]) -> None:
+        self.run = run
+        self.records = tuple(records)
+        super().__init__(decoded(event) for event in self.records)
+
+    def upto(self, seq: int) -> History:
+        """Return the history as it was when its last event was number `seq`."""
+        return History(self.run, [event for event in self.records if event.seq <= seq])
 
 
 class Reader:
@@ -148,12 +162,16 @@ class Reader:
         more = _write_cursor(page[-1], where) if len(rows) > limit else None
         return Page(tuple(_run(row, None) for row in page), more)
 
-    async def history(self, run_id: str) -> list[HistoryEvent]:
-        """Return the events of a run, decoded."""
-        events = await self._journal.history(run_id)
-        if not events and await self._journal.run(run_id) is None:
+    async def history(self, run_id: str, *, generation: int | None = None) -> History:
+        """Return the events of a run's generation (default: the present one), decoded."""
+        row = await self._journal.run(run_id)
+        if row is None:
             raise RunNotFound(f"there is no run {run_id} in this instance", run_id=run_id)
-        return [decoded(event) for event in events]
+        number = row.generation if generation is None else generation
+        facts = RunInfo(
+            row.run_id, row.workflow, row.version, number, row.namespace, self._node.instance, row.created_at
+        )
+        return History(facts, await self._journal.history(run_id, generation=number))
 
 
 def _result_of(ending: Ending, workflow: Workflow[..., Any] | None) -> Any:

@@ -104,7 +104,13 @@ def real_world() -> World:
     return World(clock=SystemClock(), draw=random.Random(), new_id=uuid7, catalog=catalog(), is_threaded=True)
 
 
-def memory_instance(settings: Settings, store: MemoryStore, world: Callable[[], World]) -> Instance:
+def memory_instance(
+    settings: Settings,
+    store: MemoryStore,
+    world: Callable[[], World],
+    *,
+    journal: Callable[[MemoryStore], Journal] = MemoryJournal,
+) -> Instance:
     """Register an instance on an in-memory journal."""
 
     async def ready() -> None:
@@ -122,7 +128,7 @@ def memory_instance(settings: Settings, store: MemoryStore, world: Callable[[], 
             fakes=made.fakes,
         )
 
-    return _register(settings, lambda: MemoryJournal(store), ready, unthreaded)
+    return _register(settings, lambda: journal(store), ready, unthreaded)
 
 
 def _sql_instance(settings: Settings, engine: AsyncEngine) -> Instance:

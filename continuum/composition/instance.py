@@ -355,9 +355,9 @@ class Instance(SchedulingVerbs):
         """Merge search attributes into a run's; see `continuum.set_attributes`."""
         await self._client.set_attributes(run_id, attributes)
 
-    async def history(self, run_id: str | UUID, /) -> list[HistoryEvent]:
+    async def history(self, run_id: str | UUID, /, *, generation: int | None = None) -> list[HistoryEvent]:
         """Read a run's history; see `continuum.history`."""
-        return await self._client.history(run_id)
+        return await self._client.history(run_id, generation)
 
     async def drained(self, timeout: Duration | None = None) -> bool:
         """Drain; see `continuum.drain`."""

@@ -283,13 +283,18 @@ async def set_attributes(
     await resolve(instance).set_attributes(run_id, attributes)
 
 
-async def history(run_id: str | UUID, /, *, instance: str | None = None) -> list[HistoryEvent]:
-    """Read a run's history, decoded.
+async def history(
+    run_id: str | UUID, /, *, generation: int | None = None, instance: str | None = None
+) -> list[HistoryEvent]:
+    """Read a run's history, decoded: what `continuum.testing.replay` and `dump_history` take as it is.
+
+    Args:
+        generation: which of the run's histories, from 1; None: the present one.
 
     Raises:
         RunNotFound: there is none of this id.
     """
-    return await resolve(instance).history(run_id)
+    return await resolve(instance).history(run_id, generation=generation)
 
 
 async def drain(*, instance: str | None = None, timeout: Duration | None = None) -> bool:

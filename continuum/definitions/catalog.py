@@ -92,6 +92,22 @@ class Catalog:
         """Return an activity, or None if this process does not have it."""
         return self._activities.get(name)
 
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Let what functions define inside be forgotten afterwards, also by instances that look here.
+
+        Definitions of modules that were imported meanwhile stay: nobody will execute those again.
+        """
+        workflows, activities = dict(self._workflows), dict(self._activities)
+        try:
+            yield
+        finally:
+            _put_back(self._workflows, workflows)
+            _put_back(self._activities, activities)
+            self._newest.clear()
+            for name, version in self._workflows:
+                self._newest[name] = max(version, self._newest.get(name, version))
+
     def copy(self) -> Catalog:
         """Return another catalog of the same definitions."""
         other = Catalog()
@@ -121,6 +137,12 @@ def _refuse_other(known: Definition | None, new: Definition, what: str) -> None:
         raise DuplicateDefinition(
             f"{what} is defined by {known.origin} and again by {new.origin}; give one another name"
         )
+
+
+def _put_back(known: dict[Any, Any], before: dict[Any, Any]) -> None:
+    stays = {key: one for key, one in known.items() if "<locals>" not in one.origin}
+    known.clear()
+    known.update(stays | before)
 
 
 _catalog = Catalog()

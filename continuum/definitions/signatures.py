@@ -18,10 +18,11 @@ from continuum.errors import DefinitionError
 
 def durable_name(fn: Callable[..., Any]) -> str:
     """Return `module.qualname`; in `__main__` the module is what was run: its spec's name, else the file's stem."""
-    return f"{_module_of(fn)}.{fn.__qualname__}"
+    return f"{module_of(fn)}.{fn.__qualname__}"
 
 
-def _module_of(fn: Callable[..., Any]) -> str:
+def module_of(fn: Callable[..., Any]) -> str:
+    """Return the module that a function is found in: of `__main__`, what was run."""
     if fn.__module__ != "__main__":
         return fn.__module__
     main = sys.modules["__main__"]

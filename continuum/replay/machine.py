@@ -176,6 +176,11 @@ class Machine:
         return self._tape.unwritten > 0 or self._is_over
 
     @property
+    def stuck(self) -> str | None:
+        """Why the code must be mended before the run can go on, if it must."""
+        return self._stuck
+
+    @property
     def last_seq(self) -> int:
         """The position of the last event, journaled or not."""
         return self._tape.last_seq

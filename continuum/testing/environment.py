@@ -1,6 +1,6 @@
 """An in-memory instance whose time is virtual: a year's sleep takes a millisecond.
 
-Nothing polls and nothing is random. With `auto`, time jumps to the next deadline whenever no turn, no attempt and no
+Nothing polls, and what is drawn at random is drawn from `seed`. With `auto`, time jumps to the next deadline whenever no turn, no attempt and no
 commit is under way and somebody waits for a run; without it, only `advance` moves time. Activities run for real (or
 their fakes do): while one runs, time stands still.
 """
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from typing import Any
 
-from continuum.client.reading import HistoryEvent
+from continuum.client.reading import History
 from continuum.clock import VirtualClock
 from continuum.composition.building import instances, memory_instance
 from continuum.composition.children import children_of
@@ -26,12 +27,18 @@ from continuum.composition.wiring import Wiring, World
 from continuum.definitions.activity import Activity
 from continuum.definitions.catalog import catalog
 from continuum.definitions.handles import RunHandle
-from continuum.ids import uuid7
-from continuum.journal.memory import MemoryStore
+from continuum.definitions.workflow import Workflow
+from continuum.errors import ConfigurationError
+from continuum.ids import seeded_ids, uuid7
+from continuum.journal.memory import MemoryJournal, MemoryStore
 from continuum.model.policy import Duration, seconds
+from continuum.replay.machine import Machine
+from continuum.testing.paranoia import Paranoia, WatchedJournal
 
 QUIET_PASSES = 3  # of the host's loop with nothing to do, before time may move
+LEAVING_PASSES = 50  # of the host's loop, while instances stop, before time moves on: enough for every ordinary stop
 REAL_PAUSE_SECONDS = 0.001  # between looks at an attempt that waits for the real world
+PARANOID = "CONTINUUM_PARANOID"  # set to 1, every environment is paranoid that does not say otherwise
 
 
 class Environment:
@@ -50,14 +57,18 @@ class Environment:
         """Return one of the instances."""
         return self.running[name]
 
-    async def history(self, run: RunHandle[Any] | str, *, instance: str = DEFAULT) -> list[HistoryEvent]:
-        """Return the history of a run.
+    async def history(
+        self, run: RunHandle[Any] | str, *, generation: int | None = None, instance: str = DEFAULT
+    ) -> History:
+        """Return the history of a run (of one generation, by default the present one), ready for `replay`.
 
         Raises:
             RunNotFound: there is none of this id.
         """
         run_id = run if isinstance(run, str) else run.run_id
-        return await self.running[instance].history(run_id)
+        history = await self.running[instance].history(run_id, generation=generation)
+        assert isinstance(history, History)  # what a reader returns, whom it is promised a list
+        return history
 
     async def advance(self, duration: Duration) -> None:
         """Move time on, doing everything that becomes due in order, and wait until all is quiet.
@@ -113,6 +124,8 @@ async def environment(
     activities: Mapping[Activity[..., Any], Callable[..., Any]] | None = None,
     state: Any = None,
     auto: bool = True,
+    paranoid: bool | None = None,
+    seed: int | None = None,
 ) -> AsyncIterator[Environment]:
     """Run in-memory instances in virtual time, registered under `names` while the block lasts.
 
@@ -121,38 +134,113 @@ async def environment(
         activities: functions that are performed instead of activities; they get the same arguments.
         state: what `activity_context().state` gives.
         auto: move time by itself whenever somebody waits for a run and nothing else can happen.
+        paranoid: replay every run after every turn in other processes under other hash seeds; None: if the variable
+            CONTINUUM_PARANOID is 1. What differs is raised when the block is left.
+        seed: makes ids, and so what workflows draw at random, the same every time; None: they differ.
 
     Raises:
-        ConfigurationError: a running instance has one of the names.
+        ConfigurationError: a running instance has one of the names, or `activities` holds something else.
+        ReplayDiffers: (paranoid, at the end) a workflow did not do the same in another process.
+        NotReplayable: (paranoid, at the end) another process cannot import a workflow.
     """
+    if paranoid is None:
+        paranoid = os.environ.get(PARANOID, "0") not in ("", "0")
     clock = VirtualClock()
     world = World(
         clock=clock,
-        draw=random.Random(0),
-        new_id=uuid7,
+        draw=random.Random(seed or 0),
+        new_id=uuid7 if seed is None else seeded_ids(random.Random(seed)),
         catalog=catalog(),
         is_threaded=False,
         has_pollers=False,
-        fakes={activity.name: _fake(activity, fn) for activity, fn in (activities or {}).items()},
+        fakes=dict(_fake(activity, fn) for activity, fn in (activities or {}).items()),
     )
     env = Environment(clock)
+    paranoia = Paranoia() if paranoid else None
+    try:
+        async with _entered(env, world, names, {"state": state}, paranoia, clock), _jumping(env, auto=auto):
+            yield env
+    except Exception as error:
+        if paranoia is not None and paranoia.found is not None:  # and whatever went wrong, went wrong because of it
+            raise paranoia.found from error
+        raise
+    if paranoia is not None and paranoia.found is not None:
+        raise paranoia.found
+
+
+@asynccontextmanager
+async def _entered(
+    env: Environment,
+    world: World,
+    names: Sequence[str],
+    options: Mapping[str, Any],
+    paranoia: Paranoia | None,
+    clock: VirtualClock,
+) -> AsyncIterator[None]:
     replaced = {name: known for name in names if (known := instances.known(name)) is not None}
     async with AsyncExitStack() as stack:
         stack.callback(_put_back, replaced, names)
+        leaving = _LeavingTime(clock)
+        stack.push_async_callback(leaving.end)
         for name in names:
-            settings = settings_of(name, {"state": state})
-            instance = memory_instance(settings, MemoryStore(clock), lambda: world)
+            instance = memory_instance(
+                settings_of(name, options), MemoryStore(clock), lambda: world, journal=_journal(env, name, paranoia)
+            )
             await stack.enter_async_context(children_of(instance))
             env.running[name] = instance
-        jumper = asyncio.get_running_loop().create_task(env.jump()) if auto else None
         try:
-            yield env
+            yield
         finally:
-            if jumper is not None:
-                jumper.cancel()
-                await asyncio.gather(jumper, return_exceptions=True)
-            for wiring in env.wirings:  # what still waits in virtual time must not hold the stop up
-                wiring.settings.values["drain_timeout"] = 0.0
+            leaving.begin()
+
+
+@asynccontextmanager
+async def _jumping(env: Environment, *, auto: bool) -> AsyncIterator[None]:
+    jumper = asyncio.get_running_loop().create_task(env.jump()) if auto else None
+    try:
+        yield
+    finally:
+        if jumper is not None:
+            jumper.cancel()
+            await asyncio.gather(jumper, return_exceptions=True)
+
+
+def _journal(env: Environment, name: str, paranoia: Paranoia | None) -> Callable[[MemoryStore], MemoryJournal]:
+    if paranoia is None:
+        return MemoryJournal
+
+    def find(run_id: str) -> tuple[Workflow[..., Any], Machine] | None:
+        wiring = env.running[name].wiring
+        execution = wiring.registry.get(run_id) if wiring is not None else None
+        if wiring is None or execution is None or execution.machine is None:
+            return None
+        facts = execution.facts
+        return wiring.world.catalog.workflow(facts.workflow, facts.version), execution.machine
+
+    return lambda store: WatchedJournal(store, paranoia, find)
+
+
+class _LeavingTime:
+    """While instances stop, time moves on: what waits in it, such as a drain for an attempt that hangs, ends."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock = clock
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._move())
+
+    async def _move(self) -> None:
+        while True:
+            for _ in range(LEAVING_PASSES):
+                await asyncio.sleep(0)
+            if (due := self._clock.next_deadline()) is not None:
+                self._clock.move_to(due)
+
+    async def end(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
 
 def _put_back(replaced: Mapping[str, Instance], names: Sequence[str]) -> None:
@@ -164,11 +252,16 @@ def _put_back(replaced: Mapping[str, Instance], names: Sequence[str]) -> None:
             instances.register(name, replaced[name], is_running=False)
 
 
-def _fake(activity: Activity[..., Any], fn: Callable[..., Any]) -> Activity[..., Any]:
+def _fake(activity: object, fn: object) -> tuple[str, Activity[..., Any]]:
+    if not isinstance(activity, Activity) or not callable(fn):
+        raise ConfigurationError(
+            f"activities= maps activities to the functions that stand in for them: {{charge: fake_charge}}, not "
+            f"{{{activity!r}: {fn!r}}}"
+        )
     if isinstance(fn, Activity):
         fn = fn.fn
     fake: Activity[..., Any] = object.__new__(Activity)
     fake.__dict__.update(activity.__dict__)
     fake.fn = fn
     fake.is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
-    return fake
+    return activity.name, fake

@@ -72,3 +72,13 @@ def test_alembic_finds_the_migrations_inside_the_package(site: Path, tmp_path: P
     alembic = ("-m", "alembic", "-c", str(ini), "-x", f"url=sqlite+aiosqlite:///{tmp_path}/d.db")
     python(site, *alembic, "upgrade", "head")
     assert python(site, *alembic, "current").startswith(head())
+
+
+def test_the_pytest_plugin_stands_beside_the_package(site: Path) -> None:
+    """Inside, it would load the package, and with it SQLAlchemy and pydantic, into every run of pytest."""
+    told = python(
+        site, "-c", "import pytest_continuum, sys; print(pytest_continuum.__file__, 'continuum' in sys.modules)"
+    )
+    assert told == f"{site}/pytest_continuum.py False"
+    (points,) = site.glob("*.dist-info/entry_points.txt")
+    assert "[pytest11]\ncontinuum = pytest_continuum" in points.read_text()

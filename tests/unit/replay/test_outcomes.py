@@ -342,3 +342,23 @@ def test_a_payload_beyond_the_limit_blocks_the_run_where_it_was_asked_for(bulky:
     assert "test_outcomes.py" in turn.outcome.reason
     assert len(turn.events) == 1, "nothing too large is among what might be written"
     assert Machine(a_flow(flow), an_info(), payload_max=200).begin(b"{}", START).outcome != turn.outcome
+
+
+def test_a_machine_that_only_replays_says_why_it_is_stuck() -> None:
+    async def flow() -> int:
+        return await charge(5)
+
+    async def broken() -> int:
+        await charge(5)
+        raise NameError("typo")
+
+    run = a_run(flow)
+    run.turn(done(1, 7))
+    before = run.history[:-1]
+    fits, stuck = run.fresh(), run.fresh(a_flow(broken))
+    fits.replay(before)
+    stuck.replay(before)
+
+    assert fits.stuck is None
+    assert stuck.stuck is not None
+    assert stuck.stuck.startswith("builtins.NameError: typo")
