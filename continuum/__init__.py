@@ -40,6 +40,9 @@ from continuum.composition.verbs import (
 )
 from continuum.definitions.activity import Activity, activity
 from continuum.definitions.calls import Call
+from continuum.definitions.children import ChildHandle, start_child
+from continuum.definitions.compensating import compensate, compensate_all, saga
+from continuum.definitions.continuing import continue_as_new
 from continuum.definitions.handles import RunHandle, resolve_verbs_with
 from continuum.definitions.pure import pure
 from continuum.definitions.schedule_handles import ScheduleHandle
@@ -48,6 +51,8 @@ from continuum.errors import (
     ActivityError,
     ActivityFailed,
     ActivityTimedOut,
+    ChildCancelled,
+    ChildFailed,
     ConfigurationError,
     ContinuumError,
     DefinitionError,
@@ -92,6 +97,7 @@ from continuum.replay.context import (
     info,
     log,
     now,
+    patched,
     random,
     side_effect,
     today,
@@ -115,6 +121,9 @@ __all__ = [
     "ActivityFailed",
     "ActivityTimedOut",
     "Call",
+    "ChildCancelled",
+    "ChildFailed",
+    "ChildHandle",
     "Children",
     "Component",
     "ConfigurationError",
@@ -176,6 +185,9 @@ __all__ = [
     "backfill_schedule",
     "cancel",
     "children",
+    "compensate",
+    "compensate_all",
+    "continue_as_new",
     "delete_schedule",
     "drain",
     "get_run",
@@ -190,16 +202,19 @@ __all__ = [
     "log",
     "migrate",
     "now",
+    "patched",
     "pause_schedule",
     "pure",
     "random",
     "readiness",
     "resume_schedule",
+    "saga",
     "schedule",
     "set_attributes",
     "side_effect",
     "signal",
     "start",
+    "start_child",
     "start_many",
     "today",
     "trigger_schedule",

@@ -198,6 +198,40 @@ class SideEffectFailed(ContinuumError):
         return _type_name(error) in self.causes
 
 
+class ChildFailed(ContinuumError):
+    """A child failed; `child` is its run id, `type`, `message` and `details` describe its error."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        child: str = "",
+        type: str = "",
+        details: Any = None,
+        causes: Sequence[str] = (),
+        remote_traceback: str | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        super().__init__(message, run_id=run_id)
+        self.child = child
+        self.type = type
+        self.details = details
+        self.causes = tuple(causes)
+        self.remote_traceback = remote_traceback
+
+    def caused_by(self, error: type[BaseException] | str) -> bool:
+        """Tell whether the child failed with `error` or a subclass of it (a class, or its `module.qualname`)."""
+        return _type_name(error) in self.causes
+
+
+class ChildCancelled(ContinuumError):
+    """A child was cancelled; `child` is its run id."""
+
+    def __init__(self, message: str, *, child: str = "", run_id: str | None = None) -> None:
+        super().__init__(message, run_id=run_id)
+        self.child = child
+
+
 class SignalTimedOut(ContinuumError, TimeoutError):
     """`wait_signal` reached its timeout."""
 

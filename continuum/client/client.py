@@ -21,7 +21,7 @@ from continuum.journal.group import GroupCommitter
 from continuum.model.policy import Duration
 from continuum.model.runs import Run
 from continuum.model.states import RunState
-from continuum.replay.context import in_workflow
+from continuum.replay.context import cancel_run, in_workflow, signal_run
 from continuum.runtime.awaiting import Awaiting
 from continuum.runtime.delivery import Delivery
 from continuum.runtime.dispatcher import Dispatcher
@@ -84,6 +84,7 @@ class Client:
             catalog=catalog,
             payload_max=payload_max,
         )
+        supervisor.carry_with(self._talker.carry)
         self._reader = Reader(node=node, journal=journal, registry=registry, awaiting=awaiting)
         self._wire = Wire(client=self, node=node, journal=journal, registry=registry, reader=self._reader)
 
@@ -146,14 +147,18 @@ class Client:
     async def signal(
         self, run_id: str | UUID, name: str, payload: object, *, delivery_id: str | None
     ) -> Literal["delivered", "duplicate"]:
-        """Signal a run."""
+        """Signal a run; in a workflow that is a command of its own."""
+        if in_workflow():
+            return await signal_run(run_id, name, payload, instance=self._node.instance, delivery_id=delivery_id)
         self._guard("signal", "an activity that signals")
         return await self._talker.signal(run_id_of(run_id), name, payload, delivery_id=delivery_id)
 
-    async def cancel(self, run_id: str | UUID) -> Literal["cancelled", "requested"]:
-        """Cancel a run."""
+    async def cancel(self, run_id: str | UUID, *, compensate: bool) -> Literal["cancelled", "requested"]:
+        """Cancel a run; in a workflow that is a command of its own."""
+        if in_workflow():
+            return await cancel_run(run_id, compensate=compensate, instance=self._node.instance)
         self._guard("cancel", "an activity that cancels")
-        return await self._talker.cancel(run_id_of(run_id))
+        return await self._talker.cancel(run_id_of(run_id), compensate=compensate)
 
     async def set_attributes(self, run_id: str | UUID, attributes: Mapping[str, Any]) -> None:
         """Change a run's attributes."""

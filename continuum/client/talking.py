@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Literal, Protocol
+from uuid import UUID, uuid5
 
 from continuum.client.contracts import Contracts
-from continuum.client.inputs import answer, short_name
+from continuum.client.inputs import Json, answer, short_name
 from continuum.codec import check_size
 from continuum.definitions.catalog import Catalog
 from continuum.errors import (
@@ -33,6 +34,7 @@ from continuum.model.writes import (
     Unwritable,
     Verdict,
 )
+from continuum.replay.turns import Errand
 from continuum.runtime.awaiting import Awaiting
 from continuum.runtime.delivery import Delivery
 from continuum.runtime.dispatcher import Dispatcher
@@ -99,12 +101,40 @@ class Talker:
             case _:
                 raise _refusal(verdict, run_id, "signalled")
 
-    async def cancel(self, run_id: str) -> Literal["cancelled", "requested"]:
+    async def carry(self, errand: Errand, label: str) -> str:
+        """Send a message for a workflow, once, however often this is tried: `label` is its delivery id for ever."""
+        if errand.kind is not MessageKind.SIGNAL:
+            try:
+                return await self.cancel(errand.run_id, compensate=errand.kind is MessageKind.COMPENSATE)
+            except RunNotActive:
+                row = await self._journal.run(errand.run_id)
+                if row is not None and row.state is RunState.CANCELLED:  # perhaps by an earlier try of ours
+                    return "cancelled"
+                raise
+        name = errand.name or ""
+        payload = await self._contracts.encode(errand.run_id, name, Json(errand.payload or b"null"))
+        message = Message(
+            message_id=str(uuid5(UUID(errand.run_id), label)),
+            run_id=errand.run_id,
+            kind=MessageKind.SIGNAL,
+            name=name,
+            payload=payload,
+            delivery_id=label,
+        )
+        match verdict := await self._delivery.post(message):
+            case Posted() | Duplicate():  # a duplicate is an earlier try of ours
+                self._node.emit("signal.delivered", run_id=errand.run_id, signal=name)
+                return "delivered"
+            case _:
+                raise _refusal(verdict, errand.run_id, "signalled")
+
+    async def cancel(self, run_id: str, *, compensate: bool = False) -> Literal["cancelled", "requested"]:
         """Cancel a run: recorded first, then honoured by whoever holds it, or by us if nobody does.
 
         The message's nudge has told its holder: in memory, by HTTP, or by a notice.
         """
-        message = Message(message_id=self._node.new_id(), run_id=run_id, kind=MessageKind.CANCEL)
+        kind = MessageKind.COMPENSATE if compensate else MessageKind.CANCEL
+        message = Message(message_id=self._node.new_id(), run_id=run_id, kind=kind)
         verdict = await self._delivery.post(message)
         if not isinstance(verdict, Posted):
             raise _refusal(verdict, run_id, "cancelled")

@@ -296,9 +296,9 @@ class Instance(SchedulingVerbs):
         """Signal a run; see `continuum.signal`."""
         return await self._client.signal(run_id, name, payload, delivery_id=delivery_id)
 
-    async def cancel(self, run_id: str | UUID, /) -> Literal["cancelled", "requested"]:
+    async def cancel(self, run_id: str | UUID, /, *, compensate: bool = False) -> Literal["cancelled", "requested"]:
         """Cancel a run; see `continuum.cancel`."""
-        return await self._client.cancel(run_id)
+        return await self._client.cancel(run_id, compensate=compensate)
 
     @overload
     async def await_run(

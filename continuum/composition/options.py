@@ -15,6 +15,7 @@ from continuum.definitions.workflow import Workflow
 from continuum.errors import ConfigurationError
 from continuum.model.failure import DETAILS_MAX
 from continuum.model.policy import Duration, seconds
+from continuum.replay.machine import DEPTH_MAX
 from continuum.runtime.signing import Keys, keys_of
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -82,6 +83,7 @@ INSTANCE: tuple[Option, ...] = (
     Option("payload_max", PAYLOAD_MAX, _count, "bytes of one input, result or signal"),
     Option("details_max", DETAILS_MAX, _count, "bytes of an error's details or a heartbeat's"),
     Option("history_max", 50_000, _count, "events of one history; beyond that the run is blocked"),
+    Option("max_child_depth", DEPTH_MAX, _count, "ancestors that a child may have"),
 )
 
 PARTS: tuple[Part, ...] = (
@@ -216,6 +218,7 @@ class InstanceOptions(TypedDict, total=False):
     payload_max: int
     details_max: int
     history_max: int
+    max_child_depth: int
     pubsub: PartOptions
     registry: PartOptions
     run_supervisor: PartOptions

@@ -28,7 +28,7 @@ from continuum.model.attributes import AttributeValue
 from continuum.model.policy import Duration
 from continuum.model.runs import Run
 from continuum.model.states import RunState
-from continuum.replay.context import in_workflow
+from continuum.replay.context import cancel_run, in_workflow, signal_run
 from continuum.runtime.activity_context import current
 from continuum.runtime.component import Component
 
@@ -190,18 +190,27 @@ async def signal(
         SignalInvalid: the payload does not fit what the workflow declares.
         SignalUnknown: the workflow declares its signals, and this is none of them.
     """
+    if in_workflow():  # a command of the run: no instance is asked
+        return await signal_run(run_id, name, payload, instance=instance, delivery_id=delivery_id)
     return await resolve(instance).signal(run_id, name, payload, delivery_id=delivery_id)
 
 
-async def cancel(run_id: str | UUID, /, *, instance: str | None = None) -> Literal["cancelled", "requested"]:
-    """Cancel a run: a database transition, no workflow code runs, waiting activities are withdrawn.
+async def cancel(
+    run_id: str | UUID, /, *, compensate: bool = False, instance: str | None = None
+) -> Literal["cancelled", "requested"]:
+    """Cancel a run: a database transition, no workflow code runs, waiting activities are withdrawn, children cancelled.
 
     "requested" says that it is recorded and that the node that holds the run has not honoured it yet.
+
+    Args:
+        compensate: first undo what the run owes, newest first (state `cancelling`); that needs the workflow's code.
 
     Raises:
         RunNotFound, RunNotActive.
     """
-    return await resolve(instance).cancel(run_id)
+    if in_workflow():
+        return await cancel_run(run_id, compensate=compensate, instance=instance)
+    return await resolve(instance).cancel(run_id, compensate=compensate)
 
 
 @overload

@@ -222,6 +222,7 @@ class Wiring:
             cache=self.settings.part("run_supervisor")["cache"],
             history_max=self.settings.values["history_max"],
             payload_max=self.settings.values["payload_max"],
+            depth_max=self.settings.values["max_child_depth"],
         )
 
     def _heartbeater(self) -> Component:
@@ -367,7 +368,7 @@ class Wiring:
         return runner
 
     async def _cancel(self, run_id: str) -> None:  # the client is made last
-        await self.client.cancel(run_id)
+        await self.client.cancel(run_id, compensate=False)
 
     def _pruner(self) -> Pruner:
         options = self.settings.part("pruner")

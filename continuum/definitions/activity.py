@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from enum import Enum
 from types import FrameType
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Union, overload
 
 from msgspec.structs import replace
 
@@ -22,11 +22,13 @@ from continuum.model.tasks import MINUTE, TaskOptions
 from continuum.replay.context import current_machine
 from continuum.replay.machine import Machine
 from continuum.replay.matching import Command
+from continuum.replay.saga import Debt
 
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 IdempotencyKey = str | Callable[..., str | None]
+Compensation = Union["Activity[..., Any]", Call[Any]]
 
 
 class Unset(Enum):
@@ -49,6 +51,7 @@ class Activity(Generic[P, R_co]):
         name: str | None,
         options: TaskOptions,
         idempotency_key: IdempotencyKey | None,
+        compensation: Compensation | None,
         scope: FrameType | None,
     ) -> None:
         refuse_wrong_kind(fn, "activity")
@@ -58,6 +61,7 @@ class Activity(Generic[P, R_co]):
         self.is_async = inspect.iscoroutinefunction(fn)
         self.task_options = options
         self.idempotency_key = idempotency_key
+        self.compensation = _compensation(compensation)
         self.signature = Signature(fn, "activity", scope=scope)
         self.__doc__ = fn.__doc__
         self.__name__ = fn.__name__
@@ -91,7 +95,7 @@ class Activity(Generic[P, R_co]):
             recode=parameters.recode,
             decode=parameters.decode,
         )
-        return self._inside(machine, command)
+        return self._inside(machine, command, self._debt() if self.compensation is not None else None)
 
     def bound(self, *args: P.args, **kwargs: P.kwargs) -> Call[R_co]:
         """Capture a call."""
@@ -106,11 +110,13 @@ class Activity(Generic[P, R_co]):
         queue: str | Unset = UNSET,
         priority: int | Unset = UNSET,
         idempotency_key: IdempotencyKey | Unset | None = UNSET,
+        compensate: Callable[[R_co], Coroutine[Any, Any, object]] | Call[object] | Unset | None = UNSET,
     ) -> Activity[P, R_co]:
         """Return the same activity with other options; what is left out is inherited, None means none.
 
         Raises:
             ConfigurationError: a value is out of range.
+            DefinitionError: `compensate` is nothing that can undo it.
         """
         other: Activity[P, R_co] = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
@@ -124,14 +130,34 @@ class Activity(Generic[P, R_co]):
         )
         if idempotency_key is not UNSET:
             other.idempotency_key = idempotency_key
+        if compensate is not UNSET:
+            other.compensation = _compensation(compensate)
         return other
 
-    async def _inside(self, machine: Machine, command: Command) -> R_co:
-        answer = await machine.activity(command, self.task_options)
+    async def _inside(self, machine: Machine, command: Command, debt: Debt | None) -> R_co:
+        answer = await machine.activity(command, self.task_options, debt)
         if isinstance(answer, Failure):
-            raise _raised(answer, self.name, machine.info.run_id)
+            raise finally_failed(answer, self.name, machine.info.run_id)
         result: R_co = machine.decode(self.signature.result, answer, f"the journaled result of {self.name}")
         return result
+
+    def _debt(self) -> Debt:
+        """Return what this call will owe: at once if what undoes it is bound, else once its result is known."""
+        undo = self.compensation
+        if isinstance(undo, Call):
+            parameters = undo.definition.signature.parameters
+            return Debt(
+                self.name,
+                undo.definition.name,
+                undo.definition.task_options,
+                arguments=parameters.encode(undo.args, undo.kwargs),
+                recode=parameters.recode,
+            )
+        assert isinstance(undo, Activity)
+        parameter = next(iter(undo.signature.fields))
+        return Debt(
+            self.name, undo.name, undo.task_options, parameter=parameter, recode=undo.signature.parameters.recode
+        )
 
     async def _outside(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R_co:
         result = self.fn(*args, **kwargs)
@@ -147,7 +173,30 @@ class Activity(Generic[P, R_co]):
         return key
 
 
-def _raised(failure: Failure, activity: str, run_id: str) -> ActivityFailed:
+def _compensation(undo: Any) -> Compensation | None:
+    """Return what undoes an activity.
+
+    Raises:
+        DefinitionError: it is no activity, or none that takes a result alone.
+    """
+    definition = undo.definition if isinstance(undo, Call) else undo
+    if undo is not None and not isinstance(definition, Activity):
+        raise DefinitionError(
+            f"compensate= takes an activity of the result, or `activity.bound(...)`, not {undo!r}: undoing is retried "
+            "and journaled like any other activity"
+        )
+    if isinstance(undo, Activity):
+        names = list(undo.signature.fields.items())
+        if not names or any(not has_default for _, (_, has_default) in names[1:]):
+            raise DefinitionError(
+                f"compensate={undo.name} is called with the result alone, so it must take one argument; capture others "
+                f"at the call: .options(compensate={undo.__name__}.bound(...))"
+            )
+    return undo  # type: ignore[no-any-return]  # looked at above
+
+
+def finally_failed(failure: Failure, activity: str, run_id: str) -> ActivityFailed:
+    """Return the error of an activity that has no attempts left."""
     kind = ActivityTimedOut if failure.timed_out else ActivityFailed
     return kind(
         f"activity {activity} failed after {failure.attempts} attempt(s): {failure.type}: {failure.message}",
@@ -196,6 +245,15 @@ def _positive(value: Any, name: str) -> float:
     return limit
 
 
+class CompensatedDecorator(Protocol[R]):
+    """What `@activity(compensate=...)` returns: the result is what the compensation takes."""
+
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Activity[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> Activity[P, R]: ...
+
+
 class ActivityDecorator(Protocol):
     """What `@activity(...)` with options returns."""
 
@@ -219,7 +277,20 @@ def activity(
     queue: str = ...,
     priority: int = ...,
     idempotency_key: Callable[..., str | None] | None = ...,
+    compensate: Call[object] | None = ...,
 ) -> ActivityDecorator: ...
+@overload
+def activity(
+    *,
+    name: str | None = ...,
+    retry: Retry = ...,
+    timeout: Duration | None = ...,
+    heartbeat_timeout: Duration | None = ...,
+    queue: str = ...,
+    priority: int = ...,
+    idempotency_key: Callable[..., str | None] | None = ...,
+    compensate: Callable[[R], Coroutine[Any, Any, object]],
+) -> CompensatedDecorator[R]: ...
 def activity(
     fn: Callable[..., Any] | None = None,
     /,
@@ -231,6 +302,7 @@ def activity(
     queue: str = "default",
     priority: int = 0,
     idempotency_key: Callable[..., str | None] | None = None,
+    compensate: Callable[..., Coroutine[Any, Any, object]] | Call[object] | None = None,
 ) -> Any:
     """Make a function an activity: `async def` runs on the host's loop, `def` in our own thread pool.
 
@@ -243,6 +315,9 @@ def activity(
         priority: higher first, -32767 to 32767.
         idempotency_key: computed from the arguments; offered as `activity_context().idempotency_key` and part of what
             replay compares. By default the key is unique per call and the same for all of its attempts.
+        compensate: the activity that undoes it. It is called with the result, and owed once there is one; bound to
+            arguments (`refund.bound(order_id)`) it is owed from scheduling on, so that a call that timed out is undone
+            as well. `continuum.compensate_all()` and its kin say when.
 
     Raises:
         DefinitionError: the function cannot be an activity; the message says what to do.
@@ -263,7 +338,12 @@ def activity(
 
     def decorate(fn: Callable[..., Any]) -> Activity[..., Any]:
         made: Activity[..., Any] = Activity(
-            fn, name=name, options=options, idempotency_key=idempotency_key, scope=scope
+            fn,
+            name=name,
+            options=options,
+            idempotency_key=idempotency_key,
+            compensation=compensate,  # type: ignore[arg-type]  # `_compensation` looks at it
+            scope=scope,
         )
         catalog().add_activity(made)
         return made

@@ -27,7 +27,7 @@ class Verbs(Protocol):
         """Send a signal."""
         ...
 
-    async def cancel(self, run_id: str, /) -> Literal["cancelled", "requested"]:
+    async def cancel(self, run_id: str, /, *, compensate: bool = False) -> Literal["cancelled", "requested"]:
         """Cancel."""
         ...
 
@@ -74,9 +74,9 @@ class RunHandle(Generic[R_co]):
         """Send the run a signal; see `continuum.signal`."""
         return await self._verbs().signal(self.run_id, name, payload, delivery_id=delivery_id)
 
-    async def cancel(self) -> Literal["cancelled", "requested"]:
+    async def cancel(self, *, compensate: bool = False) -> Literal["cancelled", "requested"]:
         """Cancel the run; see `continuum.cancel`."""
-        return await self._verbs().cancel(self.run_id)
+        return await self._verbs().cancel(self.run_id, compensate=compensate)
 
     async def set_attributes(self, attributes: Mapping[str, AttributeValue], /) -> None:
         """Merge search attributes into the run's; see `continuum.set_attributes`."""

@@ -75,7 +75,7 @@ class RunCancel(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    compensate: Literal[False] = Field(False, description="A cancel is a transition in the database: no code runs.")
+    compensate: bool = Field(False, description="Whether what the run owes is undone first, newest first.")
 
 
 class RunStarted(BaseModel):

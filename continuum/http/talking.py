@@ -65,13 +65,15 @@ class Talking:
         self,
         instance: InstanceName,
         run_id: RunId,
-        how: Annotated[RunCancel | None, Body()] = None,  # noqa: ARG002  # it has one value, which FastAPI has checked
+        how: Annotated[RunCancel | None, Body()] = None,
     ) -> Response:
         """Cancel a run.
 
         It is cancelled in the database, whatever it does: none of its code runs any more. Where its node cannot be
-        reached now the cancel is recorded, and honoured before the run does anything else.
+        reached now the cancel is recorded, and honoured before the run does anything else. With `compensate` what the
+        run owes is undone first.
         """
         async with self._desk.patience(beyond=CANCEL_SECONDS):
-            status = await self._desk.instance(instance).cancel(run_id)
+            compensates = how is not None and how.compensate
+            status = await self._desk.instance(instance).cancel(run_id, compensate=compensates)
         return answer({"status": status}, 202)

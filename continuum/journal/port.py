@@ -219,7 +219,8 @@ class RunJournal(Protocol):
     ) -> Claims:
         """Lease up to `limit` unleased runs that have evidence (PROTOCOL I7), only of these workflows and versions.
 
-        A run with an unread cancel is claimed whatever its workflow. With `run_ids`, only those.
+        A run with an unread cancel is claimed whatever its workflow; a cancel that compensates needs the code. A run that
+        was cancelling stays so. With `run_ids`, only those.
 
         Raises:
             Ambiguous: runs may have been claimed; the audit finds them.
@@ -283,6 +284,10 @@ class ReadJournal(Protocol):
         """Return how those of the runs that have ended, or are blocked, stand; one query for any number."""
         ...
 
+    async def active_children(self, parents: Sequence[str]) -> Sequence[tuple[str, str | None, str | None]]:
+        """Return (run id, lease owner, its advertise URL) of the active children of runs."""
+        ...
+
     async def list_runs(self, where: RunFilter, *, limit: int, before: tuple[datetime, str] | None) -> Sequence[RunRow]:
         """Return runs newest first by (created_at, id), strictly older than `before`."""
         ...
@@ -296,7 +301,14 @@ class KeepingJournal(Protocol):
         ...
 
     async def prune(self, *, limit: int) -> Sequence[str]:
-        """Delete up to `limit` ended runs whose retention has passed, with all their rows; return their ids."""
+        """Delete up to `limit` ended runs whose retention has passed, with all their rows; return their ids.
+
+        Children of active parents stay: a later generation may ask for them.
+        """
+        ...
+
+    async def prune_generations(self, *, limit: int) -> int:
+        """Delete up to `limit` generations that runs left behind for longer than their retention; return how many."""
         ...
 
 

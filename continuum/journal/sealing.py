@@ -27,10 +27,10 @@ from continuum.journal.port import (
     Swept,
 )
 from continuum.model.events import Event, EventType
-from continuum.model.messages import Message
+from continuum.model.messages import Message, MessageKind
 from continuum.model.owners import Owner
 from continuum.model.packing import pack_history, unpack_history
-from continuum.model.runs import Ending, RunRow
+from continuum.model.runs import Ending, NewChild, RunRow
 from continuum.model.schedules import Definition, Progress, ScheduleRow, ScheduleState
 from continuum.model.states import RunState
 from continuum.model.tasks import Attempt, Beat, ClaimedTask
@@ -74,20 +74,36 @@ class SealedJournal:
         return replace(event, payload=self._open(event.payload, run_id, event.type.value, event.name))
 
     def _seal_message(self, message: Message) -> Message:
-        return replace(message, payload=self._seal(message.payload, message.run_id, message.kind.value, message.name))
+        return replace(message, payload=self._seal(message.payload, *_belongs(message)))
 
     def _open_message(self, message: Message) -> Message:
-        return replace(message, payload=self._open(message.payload, message.run_id, message.kind.value, message.name))
+        return replace(message, payload=self._open(message.payload, *_belongs(message)))
+
+    def _seal_child(self, child: NewChild) -> NewChild:
+        arguments = self._seal(child.arguments, child.run_id, EventType.STARTED.value, child.workflow)
+        taken = self._seal(child.taken, child.run_id, EventType.FAILED.value, None)
+        return replace(child, arguments=arguments or b"", taken=taken or b"")
+
+    def _seal_turn(self, write: Start | Commit) -> Start | Commit:
+        write = replace(
+            write,
+            events=tuple(self._seal_event(write.run_id, event) for event in write.events),
+            children=tuple(self._seal_child(child) for child in write.children),
+        )
+        if isinstance(write, Start):
+            return write
+        opened = write.continues
+        if opened is not None:
+            opened = replace(opened, events=tuple(self._seal_event(write.run_id, event) for event in opened.events))
+        return replace(write, posts=tuple(self._seal_message(message) for message in write.posts), continues=opened)
 
     def _seal_start(self, start: Start) -> Start:
         return replace(start, events=tuple(self._seal_event(start.run_id, event) for event in start.events))
 
     def _seal_write(self, write: Write) -> Write:
         match write:
-            case Start():
-                return self._seal_start(write)
-            case Commit():
-                return replace(write, events=tuple(self._seal_event(write.run_id, event) for event in write.events))
+            case Start() | Commit():
+                return self._seal_turn(write)
             case StartMany(starts):
                 return StartMany(tuple(self._seal_start(start) for start in starts))
             case Post(message):
@@ -313,6 +329,10 @@ class SealedJournal:
         """Read a row."""
         return await self._journal.run_by_key(namespace, workflow, key)
 
+    async def active_children(self, parents: Sequence[str]) -> Sequence[tuple[str, str | None, str | None]]:
+        """Read who and where the children are."""
+        return await self._journal.active_children(parents)
+
     async def list_runs(self, where: RunFilter, *, limit: int, before: tuple[datetime, str] | None) -> Sequence[RunRow]:
         """List rows."""
         return await self._journal.list_runs(where, limit=limit, before=before)
@@ -325,6 +345,10 @@ class SealedJournal:
         """Prune."""
         return await self._journal.prune(limit=limit)
 
+    async def prune_generations(self, *, limit: int) -> int:
+        """Prune."""
+        return await self._journal.prune_generations(limit=limit)
+
     async def notify(self, notices: Sequence[str]) -> None:
         """Notify."""
         await self._journal.notify(notices)
@@ -336,3 +360,16 @@ class SealedJournal:
 
 HEARTBEAT = "heartbeat"
 SCHEDULE = "schedule"  # its payload context carries the schedule's id in place of a run's
+
+_ENDINGS = {
+    MessageKind.CHILD_COMPLETED: EventType.COMPLETED.value,
+    MessageKind.CHILD_FAILED: EventType.FAILED.value,
+    MessageKind.CHILD_CANCELLED: EventType.CANCELLED.value,
+}
+
+
+def _belongs(message: Message) -> tuple[str, str, str | None]:
+    """Return what a message's payload is bound to: how a child ended is the child's own, as its last event holds it."""
+    if message.kind in _ENDINGS:
+        return message.name or "", _ENDINGS[message.kind], None
+    return message.run_id, message.kind.value, message.name

@@ -14,13 +14,19 @@ class MessageKind(StrEnum):
     SIGNAL = "signal"
     ACTIVITY_COMPLETED = "activity_completed"
     ACTIVITY_FAILED = "activity_failed"
-    CANCEL = "cancel"
+    CHILD_COMPLETED = "child_completed"
+    CHILD_FAILED = "child_failed"
+    CHILD_CANCELLED = "child_cancelled"
+    MESSAGE_ANSWERED = "message_answered"  # what came of a message that the run itself sent
+    CANCEL = "cancel"  # at once: no code of the workflow runs
+    COMPENSATE = "compensate"  # cancel, but first undo what is owed; needs the workflow's code
 
 
 class Message(Struct, frozen=True, gc=False):
     """One inbox row; `message_id` is chosen by its sender, and posting it twice is posting it once.
 
-    `generation` and `command_id` say which command an activity's result answers. A message with a `delivery_id` stays
+    `generation` and `command_id` say which command an activity's result answers; a child's ending has the child's run id
+    as its name, and is for whichever generation of the parent asks. A message with a `delivery_id` stays
     as a tombstone after it was read, so that a retried webhook is recognised for as long as the run is kept.
     """
 

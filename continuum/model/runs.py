@@ -38,6 +38,8 @@ class RunRow(Struct, frozen=True, gc=False):
     retention_seconds: float | None = None
     retention_until: datetime | None = None
     trace_context: str | None = None
+    parent_id: str | None = None
+    depth: int = 0
 
 
 class NewRun(Struct, frozen=True, gc=False):
@@ -52,6 +54,26 @@ class NewRun(Struct, frozen=True, gc=False):
     fingerprint: bytes | None = None
     retention_seconds: float | None = None
     trace_context: str | None = None
+
+
+class NewChild(Struct, frozen=True, gc=False):
+    """A run that its parent's commit inserts, pending, for whoever claims it.
+
+    Namespace, attributes and trace are the parent's. `taken` is the encoded failure that the parent hears if somebody
+    else's run has this id.
+    """
+
+    run_id: str
+    command_id: int
+    workflow: str
+    version: int
+    arguments: bytes
+    namespace: str
+    depth: int
+    fingerprint: bytes
+    at: datetime
+    taken: bytes
+    retention_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +91,7 @@ class Run:
     ended_at: datetime | None = None
     blocked_reason: str | None = None
     error: Failure | None = None
+    parent: str | None = None
 
 
 class Ending(Struct, frozen=True, gc=False):

@@ -1,7 +1,8 @@
 """The states of a run.
 
 pending (never claimed) → running → suspended (parked: nothing to do until `wake_at` or a message) → completed, failed
-or cancelled. `blocked` is recoverable: drift, missing code, repeated crashes; never a permanent failure.
+or cancelled. `cancelling` stands between a cancel and its end while compensations are owed, and is treated like
+`running`. `blocked` is recoverable: drift, missing code, repeated crashes; never a permanent failure.
 """
 
 from enum import StrEnum
@@ -13,6 +14,7 @@ class RunState(StrEnum):
     PENDING = "pending"
     RUNNING = "running"
     SUSPENDED = "suspended"
+    CANCELLING = "cancelling"
     BLOCKED = "blocked"
     COMPLETED = "completed"
     FAILED = "failed"
@@ -27,4 +29,5 @@ class RunState(StrEnum):
 TERMINAL = frozenset({RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED})
 ACTIVE = frozenset(RunState) - TERMINAL
 # The commit fence: a pending run was never leased and a blocked one was given up by its writer.
-WRITABLE = frozenset({RunState.RUNNING, RunState.SUSPENDED})
+WRITABLE = frozenset({RunState.RUNNING, RunState.SUSPENDED, RunState.CANCELLING})
+GOING = frozenset({RunState.RUNNING, RunState.CANCELLING})  # evidence by itself: whoever finds it unleased goes on

@@ -11,8 +11,8 @@ from datetime import datetime
 from msgspec import Struct
 
 from continuum.model.events import Event
-from continuum.model.messages import Message
-from continuum.model.runs import Attributes, NewRun
+from continuum.model.messages import Message, MessageKind
+from continuum.model.runs import Attributes, NewChild, NewRun
 from continuum.model.states import RunState
 from continuum.model.tasks import Attempt, NewTask
 
@@ -28,6 +28,7 @@ class Start(Struct, frozen=True, kw_only=True, gc=False):
     owner: str | None
     events: tuple[Event, ...]
     tasks: tuple[NewTask, ...] = ()
+    children: tuple[NewChild, ...] = ()
     wake_at: datetime | None = None
     chosen: bool = False  # whether the caller chose the run id: then it can collide with somebody's open transaction
 
@@ -55,12 +56,23 @@ class ReadMessage(Struct, frozen=True, gc=False):
     tombstone: bool
 
 
+class NextGeneration(Struct, frozen=True, gc=False):
+    """What a continuing commit opens: the version of its code, and the first events of its history."""
+
+    version: int
+    events: tuple[Event, ...]
+
+
 class Commit(Struct, frozen=True, kw_only=True, gc=False):
     """Everything that one turn changes, behind the five-part fence: owner, token, generation, base_seq, writable state.
 
     `state` None leaves state and wake_at as they are on disk (the cheap, HOT update of a busy run); otherwise both are
     written. A terminal `state` makes it final: lease cleared, all tasks of the run deleted, the inbox cleared.
     `releases` gives the lease back (evict, drain); `reason` goes with state blocked.
+
+    `posts` go to the inboxes of other runs, where these are active: how a child ended. `cascade` says what the active
+    children of a cancelled run are sent. `continues` opens the next generation: all tasks of the run go, its state is
+    running, and the lease stays; unread messages, children, attributes and keys are the run's, so they stay as well.
     """
 
     run_id: str
@@ -72,6 +84,10 @@ class Commit(Struct, frozen=True, kw_only=True, gc=False):
     tasks: tuple[NewTask, ...] = ()
     resolved: tuple[int, ...] = ()  # command ids whose tasks go, whoever holds them
     read: tuple[ReadMessage, ...] = ()
+    children: tuple[NewChild, ...] = ()
+    posts: tuple[Message, ...] = ()
+    cascade: MessageKind | None = None
+    continues: NextGeneration | None = None
     state: RunState | None = None
     wake_at: datetime | None = None
     releases: bool = False

@@ -6,19 +6,36 @@ All of it finds its run through the running event loop: there is no global, and 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import uuid as uuid_module
 from asyncio import events as asyncio_events
 from collections.abc import Callable
 from datetime import UTC, date, datetime, tzinfo
 from random import Random
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 from typing_extensions import TypeForm
 
 from continuum import codec
-from continuum.errors import ContinuumError, DurableValueError, NotInWorkflow, SideEffectFailed, SignalTimedOut
+from continuum.errors import (
+    ContinuumError,
+    DefinitionError,
+    DurableValueError,
+    InputInvalid,
+    NotAllowedHere,
+    NotInWorkflow,
+    Problem,
+    RunNotActive,
+    RunNotFound,
+    SideEffectFailed,
+    SignalInvalid,
+    SignalTimedOut,
+    SignalUnknown,
+)
+from continuum.ids import canonical
 from continuum.model.failure import Failure
+from continuum.model.messages import MessageKind
 from continuum.model.policy import Duration, seconds
 from continuum.replay.loop import WorkflowLoop
 from continuum.replay.machine import Machine
@@ -33,7 +50,12 @@ def current_machine() -> Machine | None:
     return loop.owner if type(loop) is WorkflowLoop else None  # type: ignore[return-value]  # only machines own loops
 
 
-def _machine(what: str) -> Machine:
+def machine_for(what: str) -> Machine:
+    """Return the machine of the workflow that asks.
+
+    Raises:
+        NotInWorkflow: outside of a workflow.
+    """
     machine = current_machine()
     if machine is None:
         raise NotInWorkflow(f"continuum.{what} belongs into a workflow: outside of one there is no run to ask")
@@ -51,7 +73,7 @@ def now() -> datetime:
     Raises:
         NotInWorkflow: outside of a workflow.
     """
-    return _machine("now()").now
+    return machine_for("now()").now
 
 
 def today(tz: tzinfo = UTC) -> date:
@@ -60,7 +82,7 @@ def today(tz: tzinfo = UTC) -> date:
     Raises:
         NotInWorkflow: outside of a workflow.
     """
-    return _machine("today()").now.astimezone(tz).date()
+    return machine_for("today()").now.astimezone(tz).date()
 
 
 def random() -> Random:
@@ -69,7 +91,7 @@ def random() -> Random:
     Raises:
         NotInWorkflow: outside of a workflow.
     """
-    return _machine("random()").random
+    return machine_for("random()").random
 
 
 def uuid4() -> uuid_module.UUID:
@@ -78,7 +100,7 @@ def uuid4() -> uuid_module.UUID:
     Raises:
         NotInWorkflow: outside of a workflow.
     """
-    return uuid_module.UUID(int=_machine("uuid4()").random.getrandbits(128), version=4)
+    return uuid_module.UUID(int=machine_for("uuid4()").random.getrandbits(128), version=4)
 
 
 def info() -> RunInfo:
@@ -87,7 +109,7 @@ def info() -> RunInfo:
     Raises:
         NotInWorkflow: outside of a workflow.
     """
-    return _machine("info()").info
+    return machine_for("info()").info
 
 
 def log(level: int | str, message: str, **fields: Any) -> None:
@@ -105,7 +127,89 @@ def log(level: int | str, message: str, **fields: Any) -> None:
     number = logging.getLevelNamesMapping().get(level.upper()) if isinstance(level, str) else level
     if number is None:
         raise ValueError(f"no logging level is named {level!r}")
-    _machine("log()").log(LogLine(number, message, fields))
+    machine_for("log()").log(LogLine(number, message, fields))
+
+
+def patched(name: str) -> bool:
+    """Tell whether this run takes the change of its code that `name` stands for.
+
+    Decided once per run and name: a run whose history was there before the change stays without it, all others take it,
+    and journal that. Code may be removed once no open run needs it: `continuum versions` says when.
+
+    Raises:
+        NotInWorkflow: outside of a workflow.
+    """
+    return machine_for("patched()").patched(name)
+
+
+async def signal_run(
+    run_id: str | uuid_module.UUID,
+    name: str,
+    payload: object,
+    *,
+    instance: str | None = None,
+    delivery_id: str | None = None,
+) -> Literal["delivered", "duplicate"]:
+    """Send another run a signal, as a command of this one.
+
+    Raises:
+        RunNotFound, RunNotActive: there is nobody to take it.
+        SignalInvalid: the payload cannot be journaled.
+        NotAllowedHere: to another instance, or with a delivery id.
+    """
+    machine, run_id = _to_another(run_id, "signal", instance)
+    if delivery_id is not None:
+        raise NotAllowedHere("a workflow sends a signal once, whatever happens: leave delivery_id= out", run_id=run_id)
+    try:
+        encoded = codec.shape_of(type(payload) if payload is not None else object).encode(payload)
+    except (DefinitionError, DurableValueError) as error:
+        problem = Problem(getattr(error, "path", ""), error.message)
+        raise SignalInvalid(
+            f"the payload of signal {name!r} cannot be journaled: {error.message}", problems=[problem], run_id=run_id
+        ) from error
+    answer = await machine.errand(MessageKind.SIGNAL, run_id, name=name, payload=encoded)
+    return _verdict(answer, run_id)  # type: ignore[return-value]  # what signals are answered with
+
+
+async def cancel_run(
+    run_id: str | uuid_module.UUID, *, compensate: bool = False, instance: str | None = None
+) -> Literal["cancelled", "requested"]:
+    """Cancel another run, as a command of this one.
+
+    Raises:
+        RunNotFound, RunNotActive: there is nothing to cancel.
+        NotAllowedHere: it is this run, or one of another instance.
+    """
+    machine, run_id = _to_another(run_id, "cancel", instance)
+    if run_id == machine.info.run_id:
+        raise NotAllowedHere("a workflow does not cancel itself: raise an exception, or return", run_id=run_id)
+    kind = MessageKind.COMPENSATE if compensate else MessageKind.CANCEL
+    return _verdict(await machine.errand(kind, run_id), run_id)  # type: ignore[return-value]  # as above
+
+
+def _to_another(run_id: str | uuid_module.UUID, verb: str, instance: str | None) -> tuple[Machine, str]:
+    machine = machine_for(f"{verb}()")
+    if instance not in (None, machine.info.instance):
+        raise NotAllowedHere(
+            f"a workflow of instance {machine.info.instance!r} cannot {verb} runs of {instance!r}: another database "
+            "cannot be written in its commit; use an activity",
+            run_id=machine.info.run_id,
+        )
+    try:
+        return machine, canonical(run_id)
+    except (ValueError, AttributeError, TypeError) as error:
+        problem = Problem("/run_id", "must be a UUID")
+        raise InputInvalid(f"{run_id!r} is not a run id: run ids are UUIDs", problems=[problem]) from error
+
+
+def _verdict(answer: bytes | Failure, run_id: str) -> str:
+    if isinstance(answer, Failure):
+        kind = {one.__qualname__: one for one in _REFUSALS}.get(answer.type.rpartition(".")[2], ContinuumError)
+        raise kind(answer.message, run_id=run_id)
+    return json.loads(answer)  # type: ignore[no-any-return]  # a word
+
+
+_REFUSALS = (RunNotFound, RunNotActive, SignalInvalid, SignalUnknown)
 
 
 async def side_effect(fn: Callable[[], T]) -> T:
@@ -119,7 +223,7 @@ async def side_effect(fn: Callable[[], T]) -> T:
         DurableValueError: the value cannot be journaled; the path points at the culprit.
         SideEffectFailed: `fn` raised; that is journaled too.
     """
-    machine = _machine("side_effect()")
+    machine = machine_for("side_effect()")
     shape = codec.returned_by(fn)
     journaled = await machine.side_effect(lambda: shape.encode(fn()))
     if isinstance(journaled, Failure):
@@ -161,7 +265,7 @@ async def wait_signal(name: str, type: Any = object, /, *, timeout: Duration | N
         NotAllowedHere: the workflow declares its signals, and this is none of them.
         NotInWorkflow: outside of a workflow.
     """
-    machine = _machine("wait_signal()")
+    machine = machine_for("wait_signal()")
     machine.expect_signal(name)
     shape = codec.shape_of(type)
     limit = None if timeout is None else seconds(timeout, name="timeout")

@@ -10,7 +10,7 @@ from continuum.errors import DurableValueError
 from continuum.model.events import Event, EventType
 from continuum.model.failure import Failure, failure_of
 from continuum.replay.matching import same_input
-from continuum.replay.turns import Body, Completed, Failed, Outcome, Stuck
+from continuum.replay.turns import Body, Completed, ContinueAsNew, Failed, Outcome, Stuck
 
 
 def judged(main: asyncio.Task[Any], body: Body, payload_max: int) -> Outcome:
@@ -25,6 +25,8 @@ def judged(main: asyncio.Task[Any], body: Body, payload_max: int) -> Outcome:
             return Failed(failure_of(unstorable))
         except Exception as broken:  # noqa: BLE001  # a validator of the user's must not reach whoever drives us
             return Stuck(report(broken))
+    if isinstance(error, ContinueAsNew):
+        return error.outcome
     return Failed(failure_of(error)) if body.fails_on(error) else Stuck(report(error))
 
 

@@ -56,11 +56,14 @@ class Drift(ContinuumError):
         self.site = site
 
 
+_FREE = frozenset({EventType.TIMER_STARTED, EventType.SIDE_EFFECT_RECORDED})
+
+
 def matches(command: Command, event: Event) -> bool:
     """Tell whether `event` is the record of `command`."""
     if (command.type, command.command_id) != (event.type, event.command_id):
         return False
-    if command.type is not EventType.ACTIVITY_SCHEDULED:  # what a timer or a side effect came to, only history knows
+    if command.type in _FREE:  # what a timer or a side effect came to, only history knows
         return True
     if (command.name, command.key) != (event.name, event.key):
         return False

@@ -4,61 +4,82 @@ from __future__ import annotations
 
 import asyncio
 
-Waiting = asyncio.Future[bytes | None]
+from msgspec import Struct
+
+
+class Signal(Struct, frozen=True, gc=False):
+    """A signal that was received; its message id goes with it into the next generation."""
+
+    name: str
+    payload: bytes | None
+    message_id: str | None = None
+
+
+Waiting = asyncio.Future[Signal]
 
 
 class Signals:
     """Signals meet waits; a cancelled wait consumes nothing."""
 
-    __slots__ = ("_received", "_waits")
+    __slots__ = ("_received", "_served", "_waits")
 
     def __init__(self) -> None:
-        self._received: list[tuple[str, bytes | None]] | None = None  # made when it is needed: most are waited for
+        self._received: list[Signal] | None = None  # made when it is needed: most are waited for
+        self._served: list[Waiting] | None = None  # given to a wait whose code has not run since
         self._waits: list[tuple[str, Waiting]] = []
 
     def has(self, name: str) -> bool:
         """Tell whether a signal of this name could be taken without waiting."""
-        return any(received == name for received, _ in self._received or ())
+        return any(received.name == name for received in self._received or ())
 
     @property
     def awaited(self) -> tuple[str, ...]:
         """The names that are waited for."""
         return tuple(name for name, future in self._waits if not future.done())
 
-    def receive(self, name: str, payload: bytes | None) -> None:
+    @property
+    def unconsumed(self) -> list[Signal]:
+        """What was received and reached no code, in the order in which it came for each name."""
+        return [future.result() for future in self._served or ()] + (self._received or [])
+
+    def receive(self, signal: Signal) -> None:
         """Give a signal to who has waited longest, or keep it."""
-        if not self._serve(name, payload):
+        if not self._serve(signal):
             self._received = self._received or []
-            self._received.append((name, payload))
+            self._received.append(signal)
 
     async def take(self, name: str, future: Waiting) -> bytes | None:
         """Take the oldest signal of this name, or wait for the next by `future`."""
         received = self._received or []
-        for index, (its_name, payload) in enumerate(received):
-            if its_name == name:
+        for index, signal in enumerate(received):
+            if signal.name == name:
                 del received[index]
-                return payload
+                return signal.payload
         wait = (name, future)
         self._waits.append(wait)
         try:
-            return await future
+            return (await future).payload
         except asyncio.CancelledError:
             was_served = future.done() and not future.cancelled()  # and cancelled, in the same drive: nobody saw it
-            if was_served and not self._serve(name, future.result()):
-                self._received = [(name, future.result()), *(self._received or ())]
+            if was_served and not self._serve(future.result()):
+                self._received = [future.result(), *(self._received or ())]
             raise
         finally:
             if wait in self._waits:
                 self._waits.remove(wait)
+            if self._served and future in self._served:
+                self._served.remove(future)
 
     def clear(self) -> None:
         """Forget who waits."""
         self._waits.clear()
 
-    def _serve(self, name: str, payload: bytes | None) -> bool:
+    def _serve(self, signal: Signal) -> bool:
         for index, (wanted, future) in enumerate(self._waits):
-            if wanted == name and not future.done():
+            if wanted == signal.name and not future.done():
                 del self._waits[index]
-                future.set_result(payload)
+                self._served = self._served or []
+                self._served.append(future)
+                future.set_result(signal)
                 return True
         return False

@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from continuum.model.events import Event, EventType
 
 
 class Tape:
-    """Journaled events ahead of the cursor, then new ones behind the end."""
+    """Journaled events ahead of the cursor, then new ones behind the end; patches are asked for by name instead."""
 
-    __slots__ = ("_added", "_cursor", "_history", "last_seq")
+    __slots__ = ("_added", "_cursor", "_history", "_patches", "last_seq")
 
     def __init__(self) -> None:
         self._added: list[Event] | None = None
         self.last_seq = 0
         self._history: Sequence[Event] = ()
         self._cursor = 0
+        self._patches: dict[str | None, bool] | None = None
 
     def load(self, history: Sequence[Event]) -> None:
         """Stand before the first event of a history; an empty one ends the replay where it is."""
+        if history:
+            self.last_seq = history[-1].seq
+        patches = [event.name for event in history if event.type is EventType.PATCHED]
+        if patches:
+            self._patches = dict.fromkeys(patches, True)
+            history = [event for event in history if event.type is not EventType.PATCHED]
         self._history = history
         self._cursor = 0
+
+    def patched(self, name: str, at: datetime) -> bool:
+        """Decide once whether a run takes a patch: as journaled; else if no event is ahead, and then that is journaled."""
+        self._patches = {} if self._patches is None else self._patches
+        if name not in self._patches:
+            self._patches[name] = not self.is_replaying
+            if not self.is_replaying:
+                self.add(EventType.PATCHED, at, name=name)
+        return self._patches[name]
+
+    @property
+    def patches(self) -> Mapping[str | None, bool]:
+        """What was decided so far, by name."""
+        return self._patches or {}
 
     @property
     def is_replaying(self) -> bool:
@@ -38,7 +59,6 @@ class Tape:
         """Pass the next journaled event, and return it."""
         event = self._history[self._cursor]
         self._cursor += 1
-        self.last_seq = event.seq
         return event
 
     def add(

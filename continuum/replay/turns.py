@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from continuum.model.events import Event
 from continuum.model.failure import Failure
+from continuum.model.messages import MessageKind
 from continuum.model.tasks import TaskOptions
 
 
@@ -45,6 +46,7 @@ class RunInfo(Struct, frozen=True, gc=False):
     instance: str
     started_at: datetime
     parent: str | None = None
+    depth: int = 0  # how many ancestors it has
 
 
 class ScheduledActivity(Struct, frozen=True, gc=False):
@@ -56,6 +58,27 @@ class ScheduledActivity(Struct, frozen=True, gc=False):
     arguments: bytes
     options: TaskOptions
     key: str | None = None
+
+
+class ScheduledChild(Struct, frozen=True, gc=False):
+    """A run that the turn asked for."""
+
+    command_id: int
+    run_id: str
+    workflow: str
+    version: int
+    arguments: bytes
+    retention_seconds: float | None = None
+
+
+class Errand(Struct, frozen=True, gc=False):
+    """A message that the turn wants brought to another run; what came of it is the answer to the command."""
+
+    command_id: int
+    kind: MessageKind
+    run_id: str
+    name: str | None = None
+    payload: bytes | None = None
 
 
 class LogLine(Struct, frozen=True):
@@ -78,19 +101,40 @@ class Failed(Struct, frozen=True, gc=False):
     failure: Failure
 
 
+class Cancelled(Struct, frozen=True, gc=False):
+    """It was cancelled, and what it owed has been undone."""
+
+
+class Continued(Struct, frozen=True, gc=False):
+    """The workflow goes on with a fresh history, as this version with these arguments."""
+
+    version: int
+    arguments: bytes
+
+
+class ContinueAsNew(BaseException):
+    """Leaves the workflow's function; not an `Exception`, so that `except Exception` does not catch it."""
+
+    def __init__(self, outcome: Continued) -> None:
+        super().__init__("the run continues as new")
+        self.outcome = outcome
+
+
 class Stuck(Struct, frozen=True, gc=False):
     """The code must be mended before the run can go on; nothing of the turn may be written."""
 
     reason: str
 
 
-Outcome = Completed | Failed | Stuck
+Outcome = Completed | Failed | Cancelled | Continued | Stuck
 
 
 class Turn(Struct, frozen=True, gc=False):
     """One drive of the workflow: what it journaled, in order, and what it asked for.
 
     `resolved` names the activities whose tasks go: answered, or no longer wanted. `deadline` is the earliest open timer.
+    `has_errands` says that some are not answered yet, `is_cancelling` that compensations are under way. `carried` are the
+    first events of the next generation, after a `Continued`.
     """
 
     events: tuple[Event, ...]
@@ -99,3 +143,8 @@ class Turn(Struct, frozen=True, gc=False):
     deadline: datetime | None
     outcome: Outcome | None
     logs: tuple[LogLine, ...] = ()
+    children: tuple[ScheduledChild, ...] = ()
+    errands: tuple[Errand, ...] = ()
+    has_errands: bool = False
+    is_cancelling: bool = False
+    carried: tuple[Event, ...] = ()

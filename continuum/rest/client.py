@@ -199,9 +199,12 @@ class Client:
         status: Literal["delivered", "duplicate"] = said["status"]
         return status
 
-    async def cancel(self, run_id: str | UUID, /, *, instance: str | None = None) -> Literal["cancelled", "requested"]:
+    async def cancel(
+        self, run_id: str | UUID, /, *, compensate: bool = False, instance: str | None = None
+    ) -> Literal["cancelled", "requested"]:
         """Cancel a run; see `continuum.cancel`."""
-        said = body_of(await self._ask("POST", instance, f"/runs/{run_id_of(run_id)}/cancel"))
+        path = f"/runs/{run_id_of(run_id)}/cancel"
+        said = body_of(await self._ask("POST", instance, path, body={"compensate": compensate}))
         status: Literal["cancelled", "requested"] = said["status"]
         return status
 
@@ -351,8 +354,8 @@ class _At:
     ) -> Literal["delivered", "duplicate"]:
         return await self._client.signal(run_id, name, payload, delivery_id=delivery_id, instance=self._instance)
 
-    async def cancel(self, run_id: str, /) -> Literal["cancelled", "requested"]:
-        return await self._client.cancel(run_id, instance=self._instance)
+    async def cancel(self, run_id: str, /, *, compensate: bool = False) -> Literal["cancelled", "requested"]:
+        return await self._client.cancel(run_id, compensate=compensate, instance=self._instance)
 
     async def set_attributes(self, run_id: str, attributes: Mapping[str, AttributeValue], /) -> None:  # noqa: ARG002
         raise NotAllowedHere(

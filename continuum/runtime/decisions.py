@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from datetime import datetime
+from uuid import UUID, uuid5
 
 from continuum.model.events import PENDING, Answer, Event, EventType
+from continuum.model.failure import Failure
 from continuum.model.messages import Message, MessageKind
-from continuum.model.runs import Ending, NewRun
+from continuum.model.runs import Ending, NewChild, NewRun, RunRow
 from continuum.model.states import RunState
 from continuum.model.writes import Commit, ReadMessage, Start
-from continuum.replay.turns import Completed, Failed, Stuck, Turn
+from continuum.replay.turns import Cancelled, Completed, Failed, RunInfo, ScheduledChild, Stuck, Turn
 from continuum.runtime.home import Letter
 
 
@@ -22,10 +25,30 @@ def pending_start(
     return Start(run=run, state=RunState.PENDING, owner=None, events=(event,), wake_at=start_at, chosen=chosen)
 
 
+def facts_of(row: RunRow, instance: str) -> RunInfo:
+    """Return what a run's row says about it to its own code."""
+    return RunInfo(
+        row.run_id,
+        row.workflow,
+        row.version,
+        row.generation,
+        row.namespace,
+        instance,
+        row.created_at,
+        row.parent_id,
+        row.depth,
+    )
+
+
 _ANSWERS = {
     MessageKind.SIGNAL: EventType.SIGNAL_RECEIVED,
     MessageKind.ACTIVITY_COMPLETED: EventType.ACTIVITY_COMPLETED,
     MessageKind.ACTIVITY_FAILED: EventType.ACTIVITY_FAILED,
+    MessageKind.CHILD_COMPLETED: EventType.CHILD_COMPLETED,
+    MessageKind.CHILD_FAILED: EventType.CHILD_FAILED,
+    MessageKind.CHILD_CANCELLED: EventType.CHILD_CANCELLED,
+    MessageKind.MESSAGE_ANSWERED: EventType.MESSAGE_ANSWERED,
+    MessageKind.COMPENSATE: EventType.CANCEL_REQUESTED,
 }
 
 
@@ -56,7 +79,7 @@ def too_long(history_max: int) -> str:
     """Return what is to be done about a history that would exceed its limit."""
     return (
         f"the history would have more events than history_max={history_max}; "
-        "raise the option, and loop with fewer events per run"
+        "end the generation earlier by continue_as_new, or raise the option"
     )
 
 
@@ -67,6 +90,8 @@ def end_state(turn: Turn) -> RunState | None:
             return RunState.COMPLETED
         case Failed():
             return RunState.FAILED
+        case Cancelled():
+            return RunState.CANCELLED
         case _:
             return None
 
@@ -87,3 +112,61 @@ def ending_of(run_id: str, write: Commit | Start, turn: Turn | None) -> Ending |
             return Ending(run_id, state, failure.encode())
         case _:
             return Ending(run_id, state)
+
+
+def answers_to(letters: Sequence[Letter], generation: int) -> list[Answer]:
+    """Return what letters tell the workflow: a cancel first, and nothing that is meant for another generation."""
+    answers = [
+        answer_of(letter.message)
+        for letter in letters
+        if letter.message.generation is None or letter.message.generation == generation
+    ]
+    if any(answer.type is EventType.CANCEL_REQUESTED for answer in answers):
+        answers.sort(key=lambda answer: answer.type is not EventType.CANCEL_REQUESTED)
+    return answers
+
+
+def children_of(turn: Turn, parent: RunInfo) -> tuple[NewChild, ...]:
+    """Return the children that a turn asked for, as rows to be inserted."""
+    return tuple(_child(child, parent, turn.events[0].at) for child in turn.children)
+
+
+def _child(child: ScheduledChild, parent: RunInfo, at: datetime) -> NewChild:
+    taken = Failure(
+        type="RunIdTaken",
+        message=f"another run has the id {child.run_id} of this child: choose another id for the child",
+        retryable=False,
+    )
+    return NewChild(
+        run_id=child.run_id,
+        command_id=child.command_id,
+        workflow=child.workflow,
+        version=child.version,
+        arguments=child.arguments,
+        namespace=parent.namespace,
+        depth=parent.depth + 1,
+        fingerprint=hashlib.sha256(child.arguments).digest(),
+        at=at,
+        taken=taken.encode(),
+        retention_seconds=child.retention_seconds,
+    )
+
+
+_ENDED = {
+    RunState.COMPLETED: MessageKind.CHILD_COMPLETED,
+    RunState.FAILED: MessageKind.CHILD_FAILED,
+    RunState.CANCELLED: MessageKind.CHILD_CANCELLED,
+}
+
+
+def news_for_parent(facts: RunInfo, state: RunState, last: Event) -> Message | None:
+    """Return what a parent hears of its child's end; the id says that it is told once."""
+    if facts.parent is None:
+        return None
+    return Message(
+        message_id=str(uuid5(UUID(facts.run_id), "ended")),
+        run_id=facts.parent,
+        kind=_ENDED[state],
+        name=facts.run_id,
+        payload=last.payload if state is not RunState.CANCELLED else None,
+    )

@@ -156,6 +156,15 @@ class Delivery:
         self._wakes.roads["local"] += 1
         return True
 
+    def stands(self, message: Message) -> None:
+        """Tell whoever can read it that a message stands in an inbox: who that is, only this process is known to us."""
+        execution = self._registry.get(message.run_id)
+        if execution is not None:
+            self._wakes.roads["local"] += 1
+            execution.receive(message)
+        else:
+            self._wakes.message_elsewhere(message.run_id)
+
     def _sent_on(self, letter: Letter, verdict: Verdict) -> None:
         if letter.settled is not None:
             letter.settled(verdict)

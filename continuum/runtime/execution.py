@@ -1,3 +1,4 @@
+# long: the life of one run in this process, whose states only make sense side by side
 """One run living in this process: its mailbox, its machine, its one commit in flight.
 
     starting ─landed─► resident ⇄ (turn → commit in flight → landed)          offer() is True
@@ -17,17 +18,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from msgspec.structs import replace
+
 from continuum.journal.port import LoadedRun
 from continuum.model.events import EVENT_FORMAT
 from continuum.model.messages import Message, MessageKind
 from continuum.model.runs import Ending, NewRun
 from continuum.model.states import RunState
 from continuum.model.tasks import ClaimedTask, NewTask
-from continuum.model.writes import Commit, Landed, Start, Unwritable, Verdict
+from continuum.model.writes import Commit, Landed, NextGeneration, Start, Unwritable, Verdict
 from continuum.replay.machine import Machine
 from continuum.replay.matching import Drift
-from continuum.replay.turns import RunInfo, Turn
-from continuum.runtime.decisions import answer_of, ending_of, pending_start, read_by, too_long, why_stuck
+from continuum.replay.turns import Continued, Errand, RunInfo, Turn
+from continuum.runtime.decisions import answers_to, ending_of, pending_start, read_by, too_long, why_stuck
 from continuum.runtime.flight import Flight, Phase
 from continuum.runtime.home import Home, Letter, Settled
 from continuum.runtime.ledger import Ledger
@@ -39,6 +42,7 @@ class Execution:
     """One run's life in this process."""
 
     __slots__ = (
+        "_errands",
         "_flight",
         "_home",
         "_is_planned",
@@ -63,6 +67,7 @@ class Execution:
         self._home = home
         self._mailbox: list[Letter] = []
         self._taken: set[str] | None = None  # ids of messages that were read from the inbox or stand in the history
+        self._errands = 0  # messages of its own to other runs that are on their way
         self._flight: Flight | None = None
         self._is_planned = False
         self._waiting: Settled | None = None
@@ -135,6 +140,7 @@ class Execution:
         if self._written > self._home.history_max:
             self._block(too_long(self._home.history_max))
             return
+        self._run_errands(self.machine.open_errands)
         self._plan()
 
     # --- what others hand in ------------------------------------------------------------------------------------------
@@ -163,7 +169,8 @@ class Execution:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is going on: it may be evicted."""
-        return self.phase is RESIDENT and self._flight is None and not self._mailbox and not self._is_planned
+        is_still = self._flight is None and not self._mailbox and not self._is_planned and not self._errands
+        return self.phase is RESIDENT and is_still
 
     @property
     def grown(self) -> int:
@@ -181,7 +188,7 @@ class Execution:
         assert self.machine is not None
         self.phase = LEAVING
         self._waiting = then
-        commit = self._ledger.release(self.machine.deadline, base_seq=self._written)
+        commit = self._ledger.release(self.machine, base_seq=self._written)
         self._fly(Flight(commit, None, (), ()))
         return True
 
@@ -207,10 +214,6 @@ class Execution:
         self._taken.add(message.message_id)
         return True
 
-    def _concerns(self, message: Message) -> bool:
-        """Tell whether a message is for this generation; a result for another one is deleted unread."""
-        return message.generation is None or message.generation == self.facts.generation
-
     def _take_mailbox(self) -> list[Letter]:
         letters, self._mailbox = self._mailbox, []
         return letters
@@ -230,7 +233,7 @@ class Execution:
             self._cancel(letters)
             return
         assert self.machine is not None
-        answers = [answer_of(letter.message) for letter in letters if self._concerns(letter.message)]
+        answers = answers_to(letters, self.facts.generation)
         turn = self.machine.turn(answers, self._home.database_now())
         stuck = why_stuck(turn, self._written, self._home.history_max)
         if stuck is not None:
@@ -240,6 +243,10 @@ class Execution:
         self._commit_turn(turn, letters)
 
     def _commit_turn(self, turn: Turn, letters: Sequence[Letter]) -> None:
+        if isinstance(turn.outcome, Continued):
+            ends = self._ledger.continuation(turn, turn.outcome, read_by(letters), base_seq=self._written)
+            self._fly(Flight(ends, turn, letters, ()))
+            return
         tasks, leased = self._tasks_of(turn)
         commit = self._ledger.of_turn(turn, tasks, read_by(letters), base_seq=self._written)
         if commit is None:
@@ -333,6 +340,9 @@ class Execution:
             self._leave(None)
             self._tell(Landed())
             return
+        if isinstance(write, Commit) and write.continues is not None:
+            self._go_on_as(write.continues)
+            return
         self._effects(flight)
         self._tell(Landed())
         if turn is not None:
@@ -347,8 +357,45 @@ class Execution:
             unwanted = {*turn.resolved, *self.machine.open_activities}
             if unwanted:
                 self._home.withdraw(self._ledger.keys(sorted(unwanted)))
+        if write.children:
+            self._home.runs_waiting()
+        if isinstance(write, Commit):
+            if write.posts:
+                self._home.posted(write.posts)
+            if write.cascade is not None:
+                self._home.cascaded(self)
         self.discard(ending)
         self._tell(Landed())
+
+    def _go_on_as(self, opened: NextGeneration) -> None:
+        """Begin the next generation: another machine with a history of its own, under the same lease."""
+        assert self.machine is not None
+        if unwanted := sorted(self.machine.open_activities):
+            self._home.withdraw(self._ledger.keys(unwanted))
+        self.machine.close()
+        self.facts = replace(self.facts, generation=self.facts.generation + 1, version=opened.version)
+        self._ledger.opened(self.facts)
+        self._written, self._snapshot_seq = len(opened.events), 0
+        self._home.observe("run.continued", self, generation=self.facts.generation)
+        self.machine = self._home.machine_of(self.facts)
+        if self.machine is None:
+            self._give_back(f"no code for workflow {self.facts.workflow!r} v{opened.version} here")
+            return
+        self.machine.replay(opened.events)
+        self._plan()
+
+    def _run_errands(self, errands: Sequence[Errand]) -> None:
+        """Send messages to other runs; what comes of each is a letter to this one."""
+        for errand in errands:
+            self._errands += 1
+            self._home.run_errand(self, errand)
+
+    def answered(self, message: Message) -> None:
+        """Take what came of a message to another run; if that is too late here, whoever has the run takes it."""
+        self._errands -= 1
+        letter = Letter(message, is_stored=False)
+        if not self.offer(letter):
+            self._home.send_on(letter)
 
     def _effects(self, flight: Flight) -> None:
         turn = flight.turn
@@ -356,6 +403,10 @@ class Execution:
             self._home.observe("run.started", self)
         if turn is None:
             return
+        if turn.children:
+            self._home.runs_waiting()
+        if turn.errands:
+            self._run_errands(turn.errands)
         if turn.resolved:
             self._home.withdraw(self._ledger.keys(turn.resolved))
         if flight.leased:

@@ -12,7 +12,8 @@ from continuum.model.messages import Message
 from continuum.model.runs import Ending
 from continuum.model.tasks import Attempt, ClaimedTask, TaskKey
 from continuum.model.writes import Verdict, Write
-from continuum.replay.turns import LogLine
+from continuum.replay.machine import Machine
+from continuum.replay.turns import Errand, LogLine, RunInfo
 
 Settled = Callable[[Verdict], object]
 
@@ -64,6 +65,26 @@ class Home(Protocol[E_contra]):
 
     def withdraw(self, keys: Sequence[TaskKey]) -> None:
         """Cancel running attempts that nobody waits for any more."""
+        ...
+
+    def machine_of(self, facts: RunInfo) -> Machine | None:
+        """Return a machine for a run, or None if there is no code for it here."""
+        ...
+
+    def runs_waiting(self) -> None:
+        """Nudge whoever claims runs: some were written that nobody holds."""
+        ...
+
+    def run_errand(self, execution: E_contra, errand: Errand) -> None:
+        """Send a message to another run, then call `execution.answered()` with what came of it."""
+        ...
+
+    def posted(self, messages: Sequence[Message]) -> None:
+        """Nudge whoever can read messages that a commit has put into inboxes."""
+        ...
+
+    def cascaded(self, execution: E_contra) -> None:
+        """Nudge whoever holds the children of a cancelled run: their inboxes say so."""
         ...
 
     def tasks_waiting(self) -> None:

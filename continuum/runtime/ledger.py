@@ -10,16 +10,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from msgspec.structs import replace
+
 from continuum.model.events import Event, EventType
+from continuum.model.messages import MessageKind
 from continuum.model.runs import NewRun
 from continuum.model.states import RunState
 from continuum.model.tasks import Attempt, ClaimedTask, NewTask, TaskKey
-from continuum.model.writes import Commit, ReadMessage, Start
-from continuum.replay.turns import RunInfo, ScheduledActivity, Turn
-from continuum.runtime.decisions import end_state
+from continuum.model.writes import Commit, NextGeneration, ReadMessage, Start
+from continuum.replay.machine import Machine
+from continuum.replay.turns import Continued, RunInfo, ScheduledActivity, Turn
+from continuum.runtime.decisions import children_of, end_state, news_for_parent
 
 REASON_MAX = 16_384  # characters; a reason carries a traceback at most
 BLOCKED_BACKOFF_SECONDS = 10.0  # until a blocked run is tried again; code that fits may have arrived by then
+
+
+def _resting(turn: Turn) -> RunState:
+    """Return the state in which a turn leaves a run: what nobody else will bring is evidence only while it runs."""
+    if turn.is_cancelling:
+        return RunState.CANCELLING
+    return RunState.RUNNING if turn.has_errands else RunState.SUSPENDED
 
 
 class Ledger:
@@ -36,13 +47,14 @@ class Ledger:
 
     def start(self, run: NewRun, turn: Turn, tasks: tuple[NewTask, ...], *, chosen: bool) -> Start:
         """Return the insert of a new run with its first turn."""
-        self._state, self._wake_at = end_state(turn) or RunState.SUSPENDED, turn.deadline
+        self._state, self._wake_at = end_state(turn) or _resting(turn), turn.deadline
         return Start(
             run=run,
             state=self._state,
             owner=self.owner,
             events=turn.events,
             tasks=tasks,
+            children=children_of(turn, self._facts) if turn.children else (),
             wake_at=turn.deadline,
             chosen=chosen,
         )
@@ -56,18 +68,39 @@ class Ledger:
             self._state, self._wake_at = state, wake_at
         elif not (turn.events or tasks or turn.resolved or read):
             return None
-        return self._commit(
+        commit = self._commit(
             base_seq, events=turn.events, tasks=tasks, resolved=turn.resolved, read=read, state=state, wake_at=wake_at
         )
+        if turn.children:
+            commit = replace(commit, children=children_of(turn, self._facts))
+        if state is not None and state.has_ended:
+            return self._told(commit, MessageKind.COMPENSATE)
+        return commit
 
     def cancellation(self, now: datetime, read: tuple[ReadMessage, ...], *, base_seq: int) -> Commit:
         """Return the commit that ends a run as cancelled."""
         event = Event(base_seq + 1, EventType.CANCELLED, now)
-        return self._commit(base_seq, events=(event,), read=read, state=RunState.CANCELLED)
+        commit = self._commit(base_seq, events=(event,), read=read, state=RunState.CANCELLED)
+        return self._told(commit, MessageKind.CANCEL)
 
-    def release(self, deadline: datetime | None, *, base_seq: int) -> Commit:
+    def continuation(self, turn: Turn, outcome: Continued, read: tuple[ReadMessage, ...], *, base_seq: int) -> Commit:
+        """Return the commit that ends a generation and opens the next one, which the caller then asks for its commits."""
+        commit = self._commit(base_seq, events=turn.events, read=read)
+        self._state, self._wake_at = RunState.RUNNING, None
+        return replace(
+            commit,
+            children=children_of(turn, self._facts),
+            continues=NextGeneration(outcome.version, turn.carried),
+        )
+
+    def opened(self, facts: RunInfo) -> None:
+        """Write for the next generation from now on."""
+        self._facts = facts
+
+    def release(self, machine: Machine, *, base_seq: int) -> Commit:
         """Return the commit that gives a quiescent run's lease back."""
-        return self._commit(base_seq, state=RunState.SUSPENDED, wake_at=deadline, releases=True)
+        state = RunState.CANCELLING if machine.is_cancelling else RunState.SUSPENDED
+        return self._commit(base_seq, state=state, wake_at=machine.deadline, releases=True)
 
     def block(self, reason: str, *, base_seq: int) -> Commit:
         """Return the commit that gives a run back as blocked, to be tried again after a while."""
@@ -102,9 +135,19 @@ class Ledger:
         if ended is not None:
             return ended, None
         is_nearer = turn.deadline is not None and (self._wake_at is None or turn.deadline < self._wake_at)
-        if self._state is not RunState.SUSPENDED or is_nearer:
-            return RunState.SUSPENDED, turn.deadline
+        resting = _resting(turn)
+        if self._state is not resting or is_nearer:
+            return resting, turn.deadline
         return None, None
+
+    def _told(self, commit: Commit, cascade: MessageKind) -> Commit:
+        """Add what a run's end means to its parent and, if it was cancelled, to its children."""
+        assert commit.state is not None
+        news = news_for_parent(self._facts, commit.state, commit.events[-1])
+        is_cancelled = commit.state is RunState.CANCELLED
+        if news is None and not is_cancelled:
+            return commit
+        return replace(commit, posts=() if news is None else (news,), cascade=cascade if is_cancelled else None)
 
     def _commit(
         self,

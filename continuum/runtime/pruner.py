@@ -1,4 +1,4 @@
-"""Deletes ended runs whose retention has passed, in batches, with all that belongs to them."""
+"""Deletes ended runs, and what continued runs left behind, once their retention has passed; in batches."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ class Pruner(Loop):
         self._batch = batch
 
     async def once(self) -> bool:
-        """Delete up to a batch of runs."""
+        """Delete up to a batch of runs, and as many generations that open runs have left behind."""
         pruned = await self._journal.prune(limit=self._batch)
-        if pruned:
-            self.emit("runs.pruned", {"runs": len(pruned)})
-        return len(pruned) == self._batch
+        generations = await self._journal.prune_generations(limit=self._batch)
+        if pruned or generations:
+            self.emit("runs.pruned", {"runs": len(pruned), "generations": generations})
+        return self._batch in (len(pruned), generations)

@@ -15,19 +15,20 @@ from datetime import datetime
 from typing import Protocol, TypeVar
 
 from continuum.definitions.workflow import Workflow
-from continuum.errors import JournalUnavailable
 from continuum.journal.group import GroupCommitter
-from continuum.journal.port import Claim, Contended, LoadedRun, ReadJournal, RecoveryJournal
-from continuum.model.messages import MessageKind
+from continuum.journal.port import Claim, LoadedRun, ReadJournal, RecoveryJournal
+from continuum.model.messages import Message, MessageKind
 from continuum.model.runs import Ending, NewRun
 from continuum.model.states import RunState
 from continuum.model.tasks import ClaimedTask, TaskKey
 from continuum.model.writes import Write
 from continuum.replay.machine import Machine
-from continuum.replay.turns import LogLine, RunInfo
+from continuum.replay.turns import Errand, LogLine, RunInfo
 from continuum.runtime.activity_supervisor import ActivitySupervisor
 from continuum.runtime.component import Component, Nudge
+from continuum.runtime.decisions import facts_of
 from continuum.runtime.delivery import Delivery
+from continuum.runtime.errands import PASSING, Carry, carried, nobody_carries
 from continuum.runtime.execution import Execution
 from continuum.runtime.home import Letter, Settled
 from continuum.runtime.ledger import BLOCKED_BACKOFF_SECONDS
@@ -64,6 +65,7 @@ class RunSupervisor(Component):
         cache: int,
         history_max: int,
         payload_max: int,
+        depth_max: int,
     ) -> None:
         super().__init__(name)
         self._node = node
@@ -78,10 +80,12 @@ class RunSupervisor(Component):
         self._cache = cache
         self.history_max = history_max
         self._payload_max = payload_max
+        self._depth_max = depth_max
         self._idle: dict[str, Execution] = {}  # least recently idle first
         self._deadlines: Callable[[Execution, datetime], object] | None = None
         self._starved = False  # somebody asked for room and got none
         self._chores: set[asyncio.Task[None]] = set()
+        self._carry: Carry = nobody_carries
         self._emptier = Nudge(node.clock)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._surroundings: contextvars.Context | None = (
@@ -93,6 +97,10 @@ class RunSupervisor(Component):
     def watch_deadlines_with(self, watch: Callable[[Execution, datetime], object]) -> None:
         """Let a timer wheel know of deadlines; without one, runs with a deadline are evicted and found when due."""
         self._deadlines = watch
+
+    def carry_with(self, carry: Carry) -> None:
+        """Send messages to other runs by this; it returns a word, or raises what the workflow is to hear."""
+        self._carry = carry
 
     # --- making executions --------------------------------------------------------------------------------------------
 
@@ -142,7 +150,7 @@ class RunSupervisor(Component):
         self._make_way(1)
         now = self._node.database_now()
         info = RunInfo(run.run_id, run.workflow, run.version, 1, run.namespace, self._node.instance, now)
-        machine = Machine(workflow, info, payload_max=self._payload_max)
+        machine = Machine(workflow, info, payload_max=self._payload_max, depth_max=self._depth_max)
         execution = Execution(info, machine, self, owner=owner, token=1)
         self._registry.add(run.run_id, execution)
         self.soon(lambda: execution.begin(run, arguments, chosen=chosen, settled=settled))
@@ -163,10 +171,8 @@ class RunSupervisor(Component):
             )
             return
         self._make_way(1)
-        info = RunInfo(
-            row.run_id, row.workflow, row.version, row.generation, row.namespace, self._node.instance, row.created_at
-        )
-        machine = Machine(workflow, info, payload_max=self._payload_max) if workflow is not None else None
+        info = facts_of(row, self._node.instance)
+        machine = self.machine_of(info)
         execution = Execution(info, machine, self, owner=owner, token=claim.token)
         self._registry.add(row.run_id, execution)
         self.observe("run.resumed", execution, events=len(loaded.history))
@@ -214,6 +220,38 @@ class RunSupervisor(Component):
     def withdraw(self, keys: Sequence[TaskKey]) -> None:
         """Cancel attempts."""
         self._attempts.withdraw(keys)
+
+    def machine_of(self, facts: RunInfo) -> Machine | None:
+        """Return a machine for a run, if its code is here."""
+        workflow = self._find_workflow(facts.workflow, facts.version)
+        if workflow is None:
+            return None
+        return Machine(workflow, facts, payload_max=self._payload_max, depth_max=self._depth_max)
+
+    def runs_waiting(self) -> None:
+        """Nudge whoever claims runs."""
+        self._wakes.runs_waiting()
+
+    def run_errand(self, execution: Execution, errand: Errand) -> None:
+        """Send a message to another run."""
+        self._chore(self._run_errand(execution, errand))
+
+    async def _run_errand(self, execution: Execution, errand: Errand) -> None:
+        facts = execution.facts
+        execution.answered(await self._patiently(lambda: carried(errand, facts, self._carry)))
+
+    def posted(self, messages: Sequence[Message]) -> None:
+        """Hand messages that stand in inboxes to who lives here, and tell others of the rest."""
+        for message in messages:
+            self._delivery.stands(message)
+
+    def cascaded(self, execution: Execution) -> None:
+        """Nudge whoever holds the children of a cancelled run."""
+        self._chore(self._nudge_children(execution.facts.run_id))
+
+    async def _nudge_children(self, run_id: str) -> None:
+        for child, owner, url in await self._patiently(lambda: self._journal.active_children([run_id])):
+            self._wakes.message_posted(child, owner=owner, here=self._node.owner, url=url, cancels=True)
 
     def tasks_waiting(self) -> None:
         """Nudge whoever claims tasks."""
@@ -311,7 +349,7 @@ class RunSupervisor(Component):
         while True:
             try:
                 return await step()
-            except (JournalUnavailable, Contended):
+            except PASSING:
                 await self._node.clock.sleep(delay_seconds)
                 delay_seconds = min(delay_seconds * 2, 1.0)
 

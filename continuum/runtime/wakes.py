@@ -57,6 +57,11 @@ class Wakes:
         if after_seconds == 0.0:
             self.tell_others(TASKS)
 
+    def message_elsewhere(self, run_id: str) -> None:
+        """Nudge who can read a run's inbox, without knowing who holds the run."""
+        self.claim_runs()
+        self.tell_others(run_id)
+
     def message_posted(
         self, run_id: str, *, owner: str | None, here: str | None, url: str | None = None, cancels: bool = False
     ) -> None:

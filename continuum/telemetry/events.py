@@ -25,6 +25,7 @@ EVENTS: Mapping[str, str] = {
     "recovery.swept": "runs and tasks of owners without a row were freed",
     "run.started": "a run was inserted with its first turn",
     "run.resumed": "a claimed run was brought to life from `events` of history",
+    "run.continued": "a run opened its next `generation`",
     "run.evicted": "an idle run left memory",
     "run.forwarded": "the owner of a run was called, from `from_node` to `to_node`: a message waits for it",
     "run.completed": "a run returned",

@@ -43,7 +43,7 @@ held AS (
             AS text) AS boolean[]), CAST(CAST(:c_ends AS text) AS boolean[])) AS c(of_run, owner, token,
             of_generation, base_seq, new_seq, new_state, new_wake_at, backoff, new_reason, gives_up, ends)
     WHERE id = c.of_run AND COALESCE(lease_owner, '') = c.owner AND lease_token = c.token AND generation = c.of_generation
-      AND last_seq = c.base_seq AND state IN ('running', 'suspended')
+      AND last_seq = c.base_seq AND state IN ('running', 'suspended', 'cancelling')
     RETURNING id, c.ends),
 ok AS (SELECT id FROM started UNION ALL SELECT id FROM held),
 ended AS (SELECT id FROM held WHERE ends),
@@ -100,6 +100,48 @@ kept AS (
     WHERE m.run_id = ANY(ARRAY(SELECT id FROM ended)) AND m.read_at IS NULL AND m.delivery_id IS NOT NULL)
 SELECT string_agg(CAST(id AS text), ',') AS run_ids FROM ok;
 
+-- commit.append: Append an event.
+INSERT INTO continuum_events (run_id, generation, seq, token, type, format, command_id, message_id, name, key, payload, at)
+VALUES (:run_id, :generation, :seq, :token, :type, :format, :command_id, :message_id, :name, :key, :payload, :at);
+
+-- families ------------------------------------------------------------------------------------------------------------
+
+-- children.spawn: Insert children, pending and unleased, with their parent's attributes and trace; return those that are new.
+INSERT INTO continuum_runs (id, workflow, version, namespace, state, generation, last_seq, lease_token, wake_at, attributes, fingerprint,
+        retention_seconds, trace_context, parent_id, depth, created_at)
+SELECT n.id, n.workflow, n.version, n.namespace, 'pending', 1, 1, 0, clock_timestamp(), p.attributes, n.fingerprint, n.retention,
+    p.trace_context, n.parent, n.depth, clock_timestamp()
+FROM unnest(CAST(CAST(:n_id AS text) AS uuid[]), CAST(CAST(:n_parent AS text) AS uuid[]), CAST(CAST(:n_workflow
+            AS text) AS text[]), CAST(CAST(:n_version AS text) AS integer[]), CAST(CAST(:n_namespace AS
+            text) AS text[]), CAST(:n_fingerprint AS bytea[]), CAST(CAST(:n_retention AS text) AS double
+            precision[]), CAST(CAST(:n_depth AS text) AS integer[])) AS n(id, parent, workflow, version,
+            namespace, fingerprint, retention, depth)
+JOIN continuum_runs AS p ON p.id = n.parent
+ORDER BY n.id
+ON CONFLICT DO NOTHING RETURNING CAST(id AS text) AS run_id;
+
+-- children.namesakes: Read the runs that have children's ids already, with how they ended.
+SELECT CAST(r.id AS text) AS run_id, CAST(r.parent_id AS text) AS parent_id, r.workflow, r.fingerprint, r.state,
+       e.payload
+FROM continuum_runs AS r
+LEFT JOIN continuum_events AS e ON e.run_id = r.id AND e.generation = r.generation AND e.seq = r.last_seq
+    AND r.state NOT IN ('pending', 'running', 'suspended', 'cancelling', 'blocked')
+WHERE r.id = ANY(CAST(:ids AS uuid[]));
+
+-- children.active: List the active children of runs, and where they live.
+SELECT CAST(r.id AS text) AS run_id, CAST(r.parent_id AS text) AS parent_id, r.lease_owner, o.advertise_url
+FROM continuum_runs AS r LEFT JOIN continuum_owners AS o ON o.owner = r.lease_owner
+WHERE r.parent_id = ANY(CAST(:ids AS uuid[])) AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked')
+ORDER BY r.id;
+
+-- commit.continue: Open the next generation of a run whose commit took effect.
+UPDATE continuum_runs SET generation = generation + 1, version = :version, last_seq = :last_seq, state = 'running',
+    wake_at = NULL, crashes = 0
+WHERE id = :run_id;
+
+-- commit.drop_old_tasks: Delete all tasks of continued runs.
+DELETE FROM continuum_tasks WHERE run_id = ANY(CAST(:ids AS uuid[]));
+
 -- inbox ---------------------------------------------------------------------------------------------------------------
 
 -- inbox.of_runs: Read the unread messages of runs, in reading order.
@@ -110,7 +152,7 @@ SELECT CAST(m.id AS text) AS message_id, CAST(m.run_id AS text) AS run_id, m.kin
 WITH unread AS MATERIALIZED (SELECT m.n, m.run_id FROM continuum_inbox AS m WHERE m.read_at IS NULL),
 theirs AS MATERIALIZED (
     SELECT u.n, u.run_id FROM unread AS u JOIN continuum_runs AS r ON r.id = u.run_id
-    WHERE COALESCE(r.lease_owner, '') = :owner AND r.state IN ('pending', 'running', 'suspended', 'blocked') ORDER BY u.n LIMIT :limit)
+    WHERE COALESCE(r.lease_owner, '') = :owner AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked') ORDER BY u.n LIMIT :limit)
 SELECT CAST(m.id AS text) AS message_id, CAST(m.run_id AS text) AS run_id, m.kind, m.name, m.payload, m.generation,
        m.command_id, m.delivery_id, m.at, m.format FROM theirs AS t JOIN continuum_inbox AS m ON m.run_id = t.run_id AND m.n = t.n AND m.read_at IS NULL
 ORDER BY m.n;
@@ -125,7 +167,7 @@ WITH wanted AS MATERIALIZED (SELECT * FROM unnest(CAST(CAST(:w_place AS text) AS
 put AS (
     INSERT INTO continuum_inbox (id, run_id, kind, name, generation, command_id, delivery_id, payload, format, at)
     SELECT w.id, w.of_run, w.kind, w.name, w.generation, w.command_id, w.delivery_id, w.payload, w.format, clock_timestamp()
-    FROM wanted AS w JOIN continuum_runs AS r ON r.id = w.of_run AND r.state IN ('pending', 'running', 'suspended', 'blocked')
+    FROM wanted AS w JOIN continuum_runs AS r ON r.id = w.of_run AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked')
     ORDER BY w.place
     ON CONFLICT DO NOTHING RETURNING id)
 SELECT w.place, CASE WHEN (w.id IN (SELECT id FROM put)) IS TRUE THEN 'posted' ELSE 
@@ -133,7 +175,7 @@ SELECT w.place, CASE WHEN (w.id IN (SELECT id FROM put)) IS TRUE THEN 'posted' E
          WHEN (SELECT true FROM continuum_inbox AS m
                WHERE m.run_id = w.of_run AND m.name = w.name AND m.delivery_id = w.delivery_id LIMIT 1) THEN 'duplicate'
          WHEN r.id IS NULL THEN 'unknown'
-         WHEN r.state NOT IN ('pending', 'running', 'suspended', 'blocked') THEN 'over'
+         WHEN r.state NOT IN ('pending', 'running', 'suspended', 'cancelling', 'blocked') THEN 'over'
          WHEN w.kind = 'cancel' AND (
              SELECT true FROM continuum_inbox AS m
              WHERE m.run_id = w.of_run AND m.kind = 'cancel' AND m.read_at IS NULL LIMIT 1) THEN 'posted'
@@ -161,7 +203,7 @@ ended AS (
       AND ((run_id, generation, command_id, COALESCE(lease_owner, ''), attempt) IN (
           SELECT w.of_run, w.of_generation, w.of_command, w.owner, w.of_attempt FROM wanted AS w)) IS TRUE
       AND (EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = run_id AND r.generation = continuum_tasks.generation
-                   AND r.state IN ('pending', 'running', 'suspended', 'blocked'))) IS TRUE
+                   AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked'))) IS TRUE
     RETURNING run_id, generation, command_id),
 put AS (
     INSERT INTO continuum_inbox (id, run_id, kind, name, generation, command_id, delivery_id, payload, format, at)
@@ -175,7 +217,7 @@ FROM ended AS e JOIN continuum_runs AS r ON r.id = e.run_id LEFT JOIN continuum_
 WITH late AS MATERIALIZED (
     SELECT m.id FROM continuum_inbox AS m
     WHERE m.read_at IS NULL AND m.delivery_id IS NULL
-      AND NOT EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = m.run_id AND r.state IN ('pending', 'running', 'suspended', 'blocked'))
+      AND NOT EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = m.run_id AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked'))
     LIMIT 10000 FOR NO KEY UPDATE OF m SKIP LOCKED)
 DELETE FROM continuum_inbox WHERE id = ANY(ARRAY(SELECT l.id FROM late AS l));
 
@@ -184,7 +226,8 @@ DELETE FROM continuum_inbox WHERE id = ANY(ARRAY(SELECT l.id FROM late AS l));
 -- runs.list.all: Read a page of rows, newest first.
 SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
        r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
-       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM continuum_runs AS r
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context,
+       CAST(r.parent_id AS text) AS parent_id, r.depth FROM continuum_runs AS r
 WHERE (r.created_at, r.id) < (:before_at, :before_id)
   AND (CAST(:workflow AS text) IS NULL OR r.workflow = :workflow)
   AND (CAST(:state AS text) IS NULL OR r.state = :state)
@@ -194,7 +237,8 @@ ORDER BY r.created_at DESC, r.id DESC LIMIT :n;
 -- runs.list.open: Read a page of rows, newest first.
 SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
        r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
-       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM continuum_runs AS r
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context,
+       CAST(r.parent_id AS text) AS parent_id, r.depth FROM continuum_runs AS r
 WHERE (r.created_at, r.id) < (:before_at, :before_id) AND r.ended_at IS NULL
   AND (CAST(:workflow AS text) IS NULL OR r.workflow = :workflow)
   AND (CAST(:state AS text) IS NULL OR r.state = :state)
@@ -204,7 +248,8 @@ ORDER BY r.created_at DESC, r.id DESC LIMIT :n;
 -- runs.list.troubled: Read a page of rows, newest first.
 SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
        r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
-       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM continuum_runs AS r
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context,
+       CAST(r.parent_id AS text) AS parent_id, r.depth FROM continuum_runs AS r
 WHERE (r.created_at, r.id) < (:before_at, :before_id) AND r.state IN ('blocked', 'failed', 'cancelled') AND r.state = :state
   AND (CAST(:workflow AS text) IS NULL OR r.workflow = :workflow)
   AND (CAST(:state AS text) IS NULL OR r.state = :state)
@@ -214,7 +259,8 @@ ORDER BY r.created_at DESC, r.id DESC LIMIT :n;
 -- runs.list.tenant: Read a page of rows, newest first.
 SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
        r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
-       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM continuum_runs AS r
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context,
+       CAST(r.parent_id AS text) AS parent_id, r.depth FROM continuum_runs AS r
 WHERE (r.created_at, r.id) < (:before_at, :before_id) AND r.namespace <> 'default' AND r.namespace = :namespace
   AND (CAST(:workflow AS text) IS NULL OR r.workflow = :workflow)
   AND (CAST(:state AS text) IS NULL OR r.state = :state)
@@ -224,7 +270,8 @@ ORDER BY r.created_at DESC, r.id DESC LIMIT :n;
 -- runs.walk.all: Look for a page of runs with these attributes among the newest.
 SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
        r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
-       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM (
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context,
+       CAST(r.parent_id AS text) AS parent_id, r.depth FROM (
     SELECT r.* FROM continuum_runs AS r WHERE (r.created_at, r.id) < (:before_at, :before_id)
     ORDER BY r.created_at DESC, r.id DESC LIMIT :walk) AS r
 WHERE r.attributes @> CAST(CAST(:attributes AS text) AS jsonb)
@@ -236,7 +283,8 @@ ORDER BY r.created_at DESC, r.id DESC LIMIT :n;
 -- runs.walk.open: Look for a page of runs with these attributes among the newest.
 SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
        r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
-       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM (
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context,
+       CAST(r.parent_id AS text) AS parent_id, r.depth FROM (
     SELECT r.* FROM continuum_runs AS r WHERE (r.created_at, r.id) < (:before_at, :before_id) AND r.ended_at IS NULL
     ORDER BY r.created_at DESC, r.id DESC LIMIT :walk) AS r
 WHERE r.attributes @> CAST(CAST(:attributes AS text) AS jsonb)
@@ -248,7 +296,8 @@ ORDER BY r.created_at DESC, r.id DESC LIMIT :n;
 -- runs.walk.troubled: Look for a page of runs with these attributes among the newest.
 SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
        r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
-       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM (
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context,
+       CAST(r.parent_id AS text) AS parent_id, r.depth FROM (
     SELECT r.* FROM continuum_runs AS r WHERE (r.created_at, r.id) < (:before_at, :before_id) AND r.state IN ('blocked', 'failed', 'cancelled') AND r.state = :state
     ORDER BY r.created_at DESC, r.id DESC LIMIT :walk) AS r
 WHERE r.attributes @> CAST(CAST(:attributes AS text) AS jsonb)
@@ -260,7 +309,8 @@ ORDER BY r.created_at DESC, r.id DESC LIMIT :n;
 -- runs.walk.tenant: Look for a page of runs with these attributes among the newest.
 SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
        r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
-       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM (
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context,
+       CAST(r.parent_id AS text) AS parent_id, r.depth FROM (
     SELECT r.* FROM continuum_runs AS r WHERE (r.created_at, r.id) < (:before_at, :before_id) AND r.namespace <> 'default' AND r.namespace = :namespace
     ORDER BY r.created_at DESC, r.id DESC LIMIT :walk) AS r
 WHERE r.attributes @> CAST(CAST(:attributes AS text) AS jsonb)
@@ -279,7 +329,8 @@ WITH found AS MATERIALIZED (
 page AS MATERIALIZED (SELECT r.id FROM found AS r WHERE (r.created_at, r.id) < (:before_at, :before_id) ORDER BY r.created_at DESC, r.id DESC LIMIT :n)
 SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
        r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
-       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM continuum_runs AS r WHERE r.id = ANY(ARRAY(SELECT p.id FROM page AS p))
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context,
+       CAST(r.parent_id AS text) AS parent_id, r.depth FROM continuum_runs AS r WHERE r.id = ANY(ARRAY(SELECT p.id FROM page AS p))
 ORDER BY r.created_at DESC, r.id DESC;
 
 -- opening -------------------------------------------------------------------------------------------------------------
@@ -342,19 +393,20 @@ of_tasks(owner) AS (
     FROM of_tasks AS h WHERE h.owner IS NOT NULL),
 holders AS (SELECT owner FROM of_runs UNION SELECT owner FROM of_tasks)
 SELECT
-    EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.lease_owner IS NULL AND r.state = 'running')
+    EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.lease_owner IS NULL AND r.state IN ('running', 'cancelling'))
     OR EXISTS (SELECT 1 FROM continuum_runs AS r
                WHERE r.lease_owner IS NULL AND r.state IN ('pending', 'suspended', 'blocked') AND r.wake_at <= (SELECT clock_timestamp()))
     OR EXISTS (SELECT 1 FROM continuum_inbox AS m JOIN continuum_runs AS r ON r.id = m.run_id
                WHERE m.read_at IS NULL AND r.lease_owner IS NULL
-                 AND (r.state = 'suspended' OR (r.state IN ('pending', 'running', 'suspended', 'blocked') AND m.kind = 'cancel'))) AS runs,
+                 AND (r.state = 'suspended' OR (r.state = 'pending' AND m.kind = 'compensate')
+                      OR (r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked') AND m.kind = 'cancel'))) AS runs,
     EXISTS (SELECT 1 FROM continuum_tasks AS t WHERE t.lease_owner IS NULL AND t.available_at <= (SELECT clock_timestamp())) AS tasks,
     EXISTS (SELECT 1 FROM continuum_owners AS o WHERE o.expires_at < (SELECT clock_timestamp()))
     OR EXISTS (SELECT 1 FROM holders AS h WHERE h.owner IS NOT NULL
                AND NOT EXISTS (SELECT 1 FROM continuum_owners AS o WHERE o.owner = h.owner)) AS orphans,
     EXISTS (SELECT 1 FROM continuum_schedules AS s WHERE s.state = 'active' AND s.wake_at <= (SELECT clock_timestamp()))
     OR EXISTS (SELECT 1 FROM continuum_schedules AS s WHERE s.state = 'active' AND s.buffered_at IS NOT NULL AND s.attempts = 0
-    AND NOT EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = s.last_run_id AND r.state IN ('pending', 'running', 'suspended', 'blocked'))) AS schedules;
+    AND NOT EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = s.last_run_id AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked'))) AS schedules;
 
 -- runs ----------------------------------------------------------------------------------------------------------------
 
@@ -365,7 +417,7 @@ moment AS MATERIALIZED (SELECT clock_timestamp() AS now),
 candidates AS MATERIALIZED (
     SELECT id FROM (
         SELECT r.id FROM continuum_runs AS r
-        WHERE r.lease_owner IS NULL AND r.state = 'running' AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE
+        WHERE r.lease_owner IS NULL AND r.state IN ('running', 'cancelling') AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE
         LIMIT :n) AS interrupted
     UNION
     SELECT id FROM (
@@ -376,14 +428,16 @@ candidates AS MATERIALIZED (
     SELECT id FROM (
         SELECT DISTINCT m.run_id AS id FROM continuum_inbox AS m JOIN continuum_runs AS r ON r.id = m.run_id
         WHERE m.read_at IS NULL AND r.lease_owner IS NULL
-          AND ((r.state = 'suspended' AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE) OR (r.state IN ('pending', 'running', 'suspended', 'blocked') AND m.kind = 'cancel'))
+          AND ((r.state = 'suspended' AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE) OR (r.state = 'pending' AND m.kind = 'compensate' AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE)
+            OR (r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked') AND m.kind = 'cancel'))
         LIMIT :n) AS written),
 chosen AS MATERIALIZED (
     SELECT r.id FROM continuum_runs AS r
-    WHERE r.id = ANY(ARRAY(SELECT c.id FROM candidates AS c)) AND r.lease_owner IS NULL AND r.state IN ('pending', 'running', 'suspended', 'blocked')
+    WHERE r.id = ANY(ARRAY(SELECT c.id FROM candidates AS c)) AND r.lease_owner IS NULL AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked')
     ORDER BY r.id LIMIT :n FOR NO KEY UPDATE OF r SKIP LOCKED),
 claimed AS (
-    UPDATE continuum_runs SET lease_owner = :owner, lease_token = lease_token + 1, state = 'running', reason = NULL
+    UPDATE continuum_runs SET lease_owner = :owner, lease_token = lease_token + 1, reason = NULL,
+        state = CASE WHEN state = 'cancelling' THEN state ELSE 'running' END
     WHERE id = ANY(ARRAY(SELECT c.id FROM chosen AS c)) AND EXISTS (SELECT 1 FROM continuum_owners AS o WHERE o.owner = :owner)
     RETURNING CAST(id AS text) AS run_id, lease_token, generation, last_seq)
 SELECT moment.now, claimed.* FROM moment LEFT JOIN claimed ON true ORDER BY claimed.run_id;
@@ -395,17 +449,19 @@ moment AS MATERIALIZED (SELECT clock_timestamp() AS now),
 candidates AS MATERIALIZED (
     SELECT r.id FROM continuum_runs AS r
     WHERE r.id = ANY(CAST(:ids AS uuid[])) AND r.lease_owner IS NULL AND (
-        (r.state = 'running' AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE)
+        (r.state IN ('running', 'cancelling') AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE)
         OR (r.state IN ('pending', 'suspended', 'blocked') AND r.wake_at <= (SELECT now FROM moment) AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE)
         OR EXISTS (
             SELECT 1 FROM continuum_inbox AS m WHERE m.run_id = r.id AND m.read_at IS NULL
-            AND ((r.state = 'suspended' AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE) OR (r.state IN ('pending', 'running', 'suspended', 'blocked') AND m.kind = 'cancel'))))),
+            AND ((r.state = 'suspended' AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE) OR (r.state = 'pending' AND m.kind = 'compensate' AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE)
+            OR (r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked') AND m.kind = 'cancel'))))),
 chosen AS MATERIALIZED (
     SELECT r.id FROM continuum_runs AS r
-    WHERE r.id = ANY(ARRAY(SELECT c.id FROM candidates AS c)) AND r.lease_owner IS NULL AND r.state IN ('pending', 'running', 'suspended', 'blocked')
+    WHERE r.id = ANY(ARRAY(SELECT c.id FROM candidates AS c)) AND r.lease_owner IS NULL AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked')
     ORDER BY r.id LIMIT :n FOR NO KEY UPDATE OF r SKIP LOCKED),
 claimed AS (
-    UPDATE continuum_runs SET lease_owner = :owner, lease_token = lease_token + 1, state = 'running', reason = NULL
+    UPDATE continuum_runs SET lease_owner = :owner, lease_token = lease_token + 1, reason = NULL,
+        state = CASE WHEN state = 'cancelling' THEN state ELSE 'running' END
     WHERE id = ANY(ARRAY(SELECT c.id FROM chosen AS c)) AND EXISTS (SELECT 1 FROM continuum_owners AS o WHERE o.owner = :owner)
     RETURNING CAST(id AS text) AS run_id, lease_token, generation, last_seq)
 SELECT moment.now, claimed.* FROM moment LEFT JOIN claimed ON true ORDER BY claimed.run_id;
@@ -417,11 +473,11 @@ UPDATE continuum_runs SET lease_owner = NULL, lease_token = lease_token + 1,
                    WHEN CAST(:backoff AS double precision) IS NULL THEN NULL
                    ELSE clock_timestamp() + make_interval(secs => CAST(:backoff AS double precision)) END,
     reason = CASE WHEN CAST(:state AS text) IS NULL THEN reason ELSE :reason END
-WHERE id = :run_id AND COALESCE(lease_owner, '') = :owner AND lease_token = :token AND state IN ('pending', 'running', 'suspended', 'blocked')
+WHERE id = :run_id AND COALESCE(lease_owner, '') = :owner AND lease_token = :token AND state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked')
 RETURNING CAST(id AS text) AS run_id;
 
 -- runs.held: List the active runs leased to an owner.
-SELECT CAST(r.id AS text) AS run_id, r.lease_token FROM continuum_runs AS r WHERE r.lease_owner = :owner AND r.state IN ('pending', 'running', 'suspended', 'blocked');
+SELECT CAST(r.id AS text) AS run_id, r.lease_token FROM continuum_runs AS r WHERE r.lease_owner = :owner AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked');
 
 -- runs.upcoming: List unleased runs that become due within the horizon, soonest first.
 SELECT CAST(r.id AS text) AS run_id, r.wake_at FROM continuum_runs AS r
@@ -438,12 +494,14 @@ RETURNING CAST(id AS text) AS run_id;
 -- runs.by_id: Read rows by id.
 SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
        r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
-       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM continuum_runs AS r WHERE r.id = ANY(CAST(:ids AS uuid[]));
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context,
+       CAST(r.parent_id AS text) AS parent_id, r.depth FROM continuum_runs AS r WHERE r.id = ANY(CAST(:ids AS uuid[]));
 
 -- runs.by_key: Read the row that a start key made.
 SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
        r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
-       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM continuum_runs AS r WHERE r.namespace = :namespace AND r.workflow = :workflow AND r.idempotency_key = :key;
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context,
+       CAST(r.parent_id AS text) AS parent_id, r.depth FROM continuum_runs AS r WHERE r.namespace = :namespace AND r.workflow = :workflow AND r.idempotency_key = :key;
 
 -- runs.endings: Read how those of the runs that have ended, or are blocked, stand.
 SELECT CAST(r.id AS text) AS run_id, r.state, e.payload, r.reason FROM continuum_runs AS r
@@ -532,7 +590,7 @@ due AS MATERIALIZED (
         ORDER BY s.wake_at LIMIT :n) AS come
     UNION
     SELECT id FROM (SELECT s.id FROM continuum_schedules AS s WHERE s.state = 'active' AND s.buffered_at IS NOT NULL AND s.attempts = 0
-    AND NOT EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = s.last_run_id AND r.state IN ('pending', 'running', 'suspended', 'blocked')) AND (s.workflow = ANY(CAST(:workflows AS text[]))) LIMIT :n) AS free),
+    AND NOT EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = s.last_run_id AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked')) AND (s.workflow = ANY(CAST(:workflows AS text[]))) LIMIT :n) AS free),
 later AS MATERIALIZED (
     SELECT (SELECT s.wake_at FROM continuum_schedules AS s
             WHERE s.state = 'active' AND s.wake_at > (SELECT now FROM moment) AND (s.workflow = ANY(CAST(:workflows AS text[])))
@@ -569,13 +627,13 @@ WHERE h.owner IS NOT NULL AND NOT EXISTS (SELECT 1 FROM continuum_owners AS o WH
 
 -- sweep.runs: Free runs of dead owners under a new token; one that was running for the last time it may is blocked.
 WITH lost AS MATERIALIZED (
-    SELECT r.id FROM continuum_runs AS r WHERE r.lease_owner = ANY(CAST(:dead AS text[])) AND r.state IN ('pending', 'running', 'suspended', 'blocked')
+    SELECT r.id FROM continuum_runs AS r WHERE r.lease_owner = ANY(CAST(:dead AS text[])) AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked')
     LIMIT 1000 FOR NO KEY UPDATE OF r SKIP LOCKED)
 UPDATE continuum_runs SET lease_owner = NULL, lease_token = lease_token + 1,
-    crashes = crashes + CASE WHEN state = 'running' THEN 1 ELSE 0 END,
-    state = CASE WHEN state = 'running' AND crashes + 1 >= :crashes_max THEN 'blocked' ELSE state END,
-    wake_at = CASE WHEN state = 'running' AND crashes + 1 >= :crashes_max THEN clock_timestamp() + make_interval(secs => :backoff) ELSE wake_at END,
-    reason = CASE WHEN state = 'running' AND crashes + 1 >= :crashes_max
+    crashes = crashes + CASE WHEN state IN ('running', 'cancelling') THEN 1 ELSE 0 END,
+    state = CASE WHEN state IN ('running', 'cancelling') AND crashes + 1 >= :crashes_max THEN 'blocked' ELSE state END,
+    wake_at = CASE WHEN state IN ('running', 'cancelling') AND crashes + 1 >= :crashes_max THEN clock_timestamp() + make_interval(secs => :backoff) ELSE wake_at END,
+    reason = CASE WHEN state IN ('running', 'cancelling') AND crashes + 1 >= :crashes_max
                   THEN 'its process died ' || CAST(crashes + 1 AS text) || ' times without a commit'
                   ELSE reason END
 WHERE id = ANY(ARRAY(SELECT l.id FROM lost AS l))
@@ -586,7 +644,7 @@ WITH unwanted AS MATERIALIZED (
     SELECT t.run_id, t.generation, t.command_id FROM continuum_tasks AS t
     WHERE NOT EXISTS (
         SELECT 1 FROM continuum_runs AS r
-        WHERE r.id = t.run_id AND r.generation = t.generation AND r.state IN ('pending', 'running', 'suspended', 'blocked'))
+        WHERE r.id = t.run_id AND r.generation = t.generation AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked'))
     LIMIT 10000 FOR NO KEY UPDATE OF t SKIP LOCKED)
 DELETE FROM continuum_tasks
 WHERE run_id = ANY(ARRAY(SELECT u.run_id FROM unwanted AS u))
@@ -611,10 +669,27 @@ ON CONFLICT (run_id, generation) DO UPDATE
     WHERE continuum_snapshots.seq <= excluded.seq
 RETURNING seq;
 
--- prune.over: Lock ended runs whose retention has passed.
+-- prune.over: Lock ended runs whose retention has passed; a parent that goes on may still ask for its children.
 SELECT CAST(r.id AS text) AS run_id FROM continuum_runs AS r
 WHERE r.retention_until < (SELECT clock_timestamp()) AND r.state IN ('completed', 'failed', 'cancelled')
+  AND NOT EXISTS (SELECT 1 FROM continuum_runs AS p WHERE p.id = r.parent_id AND p.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked'))
 ORDER BY r.retention_until LIMIT :limit FOR NO KEY UPDATE OF r SKIP LOCKED;
+
+-- prune.old_generations: Find generations that runs have left behind for longer than their retention.
+SELECT CAST(e.run_id AS text) AS run_id, e.generation FROM continuum_runs AS r
+JOIN continuum_events AS e ON e.run_id = r.id AND e.generation < r.generation AND e.type = 'continued'
+WHERE r.generation > 1 AND e.at < (SELECT clock_timestamp() + make_interval(secs => -r.retention_seconds))
+LIMIT :limit;
+
+-- prune.generations.events: Delete the rows of old generations in events.
+DELETE FROM continuum_events WHERE run_id = ANY(CAST(:ids AS uuid[])) AND ((run_id, generation) IN (
+    SELECT w.of_run, w.of_generation FROM unnest(CAST(CAST(:w_of_run AS text) AS uuid[]), CAST(CAST(:w_of_generation AS text) AS integer[])) AS
+            w(of_run, of_generation))) IS TRUE;
+
+-- prune.generations.snapshots: Delete the rows of old generations in snapshots.
+DELETE FROM continuum_snapshots WHERE run_id = ANY(CAST(:ids AS uuid[])) AND ((run_id, generation) IN (
+    SELECT w.of_run, w.of_generation FROM unnest(CAST(CAST(:w_of_run AS text) AS uuid[]), CAST(CAST(:w_of_generation AS text) AS integer[])) AS
+            w(of_run, of_generation))) IS TRUE;
 
 -- prune.events: Delete the rows of pruned runs in events.
 DELETE FROM continuum_events WHERE run_id = ANY(CAST(:ids AS uuid[]));
@@ -658,7 +733,7 @@ chosen AS MATERIALIZED (SELECT run_id, generation, command_id FROM ranked WHERE 
 UPDATE continuum_tasks SET lease_owner = :owner
     WHERE run_id = ANY(ARRAY(SELECT c.run_id FROM chosen AS c)) AND ((run_id, generation, command_id) IN (SELECT * FROM chosen)) IS TRUE
       AND COALESCE(lease_owner, '') = '' AND EXISTS (SELECT 1 FROM continuum_owners AS o WHERE o.owner = :owner)
-      AND (EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = run_id AND r.state IN ('pending', 'running', 'suspended', 'blocked'))) IS TRUE
+      AND (EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = run_id AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked'))) IS TRUE
     RETURNING CAST(run_id AS text) AS run_id, generation, command_id, attempt;
 
 -- tasks.details: Read what attempts need, the most urgent first.
@@ -697,7 +772,7 @@ RETURNING CAST(run_id AS text) AS run_id, generation, command_id, attempt, lease
 -- tasks.next: Ask when the first free task of these activities becomes available.
 SELECT t.available_at FROM continuum_tasks AS t
 WHERE t.lease_owner IS NULL AND t.activity = ANY(CAST(:activities AS text[]))
-  AND EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = t.run_id AND r.state IN ('pending', 'running', 'suspended', 'blocked'))
+  AND EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = t.run_id AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked'))
 ORDER BY t.available_at LIMIT 1;
 
 -- tasks.retry: Consume an attempt and free the task, due again later.

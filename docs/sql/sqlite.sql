@@ -22,7 +22,7 @@ UPDATE continuum_runs SET
             json_extract(value, '$[9]') AS new_reason, json_extract(value, '$[10]') AS gives_up,
             json_extract(value, '$[11]') AS ends FROM json_each(:c)) AS c
     WHERE id = c.of_run AND COALESCE(lease_owner, '') = c.owner AND lease_token = c.token AND generation = c.of_generation
-      AND last_seq = c.base_seq AND state IN ('running', 'suspended')
+      AND last_seq = c.base_seq AND state IN ('running', 'suspended', 'cancelling')
     RETURNING id AS run_id;
 
 -- commit.taken: Tell which new runs cannot be inserted: their id or their key exists.
@@ -71,6 +71,37 @@ DELETE FROM continuum_inbox WHERE run_id IN (SELECT value FROM json_each(:ids)) 
 -- commit.keep_deliveries: Keep the delivery ids of what ended runs never read.
 UPDATE continuum_inbox SET read_at = :now, payload = NULL WHERE run_id IN (SELECT value FROM json_each(:ids)) AND read_at IS NULL AND delivery_id IS NOT NULL;
 
+-- families ------------------------------------------------------------------------------------------------------------
+
+-- children.spawn: Insert children, pending and unleased, with their parent's attributes and trace; return those that are new.
+INSERT INTO continuum_runs (id, workflow, version, namespace, state, generation, last_seq, lease_token, wake_at, attributes, fingerprint,
+        retention_seconds, trace_context, parent_id, depth, created_at)
+SELECT :id, :workflow, :version, :namespace, 'pending', 1, 1, 0, :now, p.attributes, :fingerprint, :retention,
+    p.trace_context, :parent, :depth, :now
+FROM continuum_runs AS p WHERE p.id = :parent;
+
+-- children.namesakes: Read the runs that have children's ids already, with how they ended.
+SELECT CAST(r.id AS text) AS run_id, CAST(r.parent_id AS text) AS parent_id, r.workflow, r.fingerprint, r.state,
+       e.payload
+FROM continuum_runs AS r
+LEFT JOIN continuum_events AS e ON e.run_id = r.id AND e.generation = r.generation AND e.seq = r.last_seq
+    AND r.state NOT IN ('pending', 'running', 'suspended', 'cancelling', 'blocked')
+WHERE r.id IN (SELECT value FROM json_each(:ids));
+
+-- children.active: List the active children of runs, and where they live.
+SELECT CAST(r.id AS text) AS run_id, CAST(r.parent_id AS text) AS parent_id, r.lease_owner, o.advertise_url
+FROM continuum_runs AS r LEFT JOIN continuum_owners AS o ON o.owner = r.lease_owner
+WHERE r.parent_id IN (SELECT value FROM json_each(:ids)) AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked')
+ORDER BY r.id;
+
+-- commit.continue: Open the next generation of a run whose commit took effect.
+UPDATE continuum_runs SET generation = generation + 1, version = :version, last_seq = :last_seq, state = 'running',
+    wake_at = NULL, crashes = 0
+WHERE id = :run_id;
+
+-- commit.drop_old_tasks: Delete all tasks of continued runs.
+DELETE FROM continuum_tasks WHERE run_id IN (SELECT value FROM json_each(:ids));
+
 -- inbox ---------------------------------------------------------------------------------------------------------------
 
 -- inbox.of_runs: Read the unread messages of runs, in reading order.
@@ -81,7 +112,7 @@ SELECT CAST(m.id AS text) AS message_id, CAST(m.run_id AS text) AS run_id, m.kin
 WITH unread AS MATERIALIZED (SELECT m.n, m.run_id FROM continuum_inbox AS m WHERE m.read_at IS NULL),
 theirs AS MATERIALIZED (
     SELECT u.n, u.run_id FROM unread AS u JOIN continuum_runs AS r ON r.id = u.run_id
-    WHERE COALESCE(r.lease_owner, '') = :owner AND r.state IN ('pending', 'running', 'suspended', 'blocked') ORDER BY u.n LIMIT :limit)
+    WHERE COALESCE(r.lease_owner, '') = :owner AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked') ORDER BY u.n LIMIT :limit)
 SELECT CAST(m.id AS text) AS message_id, CAST(m.run_id AS text) AS run_id, m.kind, m.name, m.payload, m.generation,
        m.command_id, m.delivery_id, m.at, m.format FROM theirs AS t JOIN continuum_inbox AS m ON m.run_id = t.run_id AND m.n = t.n AND m.read_at IS NULL
 ORDER BY m.n;
@@ -92,7 +123,7 @@ SELECT w.place,
          WHEN (SELECT true FROM continuum_inbox AS m
                WHERE m.run_id = w.of_run AND m.name = w.name AND m.delivery_id = w.delivery_id LIMIT 1) THEN 'duplicate'
          WHEN r.id IS NULL THEN 'unknown'
-         WHEN r.state NOT IN ('pending', 'running', 'suspended', 'blocked') THEN 'over'
+         WHEN r.state NOT IN ('pending', 'running', 'suspended', 'cancelling', 'blocked') THEN 'over'
          WHEN w.kind = 'cancel' AND (
              SELECT true FROM continuum_inbox AS m
              WHERE m.run_id = w.of_run AND m.kind = 'cancel' AND m.read_at IS NULL LIMIT 1) THEN 'posted'
@@ -113,7 +144,7 @@ WHERE (run_id, generation, command_id, lease_owner, attempt) IN (
             json_extract(value, '$[2]') AS of_command, json_extract(value, '$[3]') AS owner,
             json_extract(value, '$[4]') AS of_attempt FROM json_each(:w)) AS w)
   AND EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = run_id
-              AND r.generation = continuum_tasks.generation AND r.state IN ('pending', 'running', 'suspended', 'blocked'))
+              AND r.generation = continuum_tasks.generation AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked'))
 RETURNING run_id, generation, command_id,
     (SELECT r.lease_owner FROM continuum_runs AS r WHERE r.id = continuum_tasks.run_id) AS lease_owner,
     (SELECT o.advertise_url FROM continuum_runs AS r JOIN continuum_owners AS o ON o.owner = r.lease_owner
@@ -123,7 +154,7 @@ RETURNING run_id, generation, command_id,
 WITH late AS MATERIALIZED (
     SELECT m.id FROM continuum_inbox AS m
     WHERE m.read_at IS NULL AND m.delivery_id IS NULL
-      AND NOT EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = m.run_id AND r.state IN ('pending', 'running', 'suspended', 'blocked'))
+      AND NOT EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = m.run_id AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked'))
     LIMIT 10000 )
 DELETE FROM continuum_inbox WHERE id IN (SELECT l.id FROM late AS l);
 
@@ -132,7 +163,8 @@ DELETE FROM continuum_inbox WHERE id IN (SELECT l.id FROM late AS l);
 -- runs.list.all: Read a page of rows, newest first.
 SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
        r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
-       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM continuum_runs AS r
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context,
+       CAST(r.parent_id AS text) AS parent_id, r.depth FROM continuum_runs AS r
 WHERE (r.created_at, r.id) < (:before_at, :before_id)
   AND (CAST(:workflow AS text) IS NULL OR r.workflow = :workflow)
   AND (CAST(:state AS text) IS NULL OR r.state = :state)
@@ -154,7 +186,8 @@ ORDER BY r.created_at DESC, r.id DESC LIMIT :n;
 -- runs.list.open: Read a page of rows, newest first.
 SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
        r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
-       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM continuum_runs AS r
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context,
+       CAST(r.parent_id AS text) AS parent_id, r.depth FROM continuum_runs AS r
 WHERE (r.created_at, r.id) < (:before_at, :before_id) AND r.ended_at IS NULL
   AND (CAST(:workflow AS text) IS NULL OR r.workflow = :workflow)
   AND (CAST(:state AS text) IS NULL OR r.state = :state)
@@ -176,7 +209,8 @@ ORDER BY r.created_at DESC, r.id DESC LIMIT :n;
 -- runs.list.troubled: Read a page of rows, newest first.
 SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
        r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
-       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM continuum_runs AS r
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context,
+       CAST(r.parent_id AS text) AS parent_id, r.depth FROM continuum_runs AS r
 WHERE (r.created_at, r.id) < (:before_at, :before_id) AND r.state IN ('blocked', 'failed', 'cancelled') AND r.state = :state
   AND (CAST(:workflow AS text) IS NULL OR r.workflow = :workflow)
   AND (CAST(:state AS text) IS NULL OR r.state = :state)
@@ -198,7 +232,8 @@ ORDER BY r.created_at DESC, r.id DESC LIMIT :n;
 -- runs.list.tenant: Read a page of rows, newest first.
 SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
        r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
-       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM continuum_runs AS r
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context,
+       CAST(r.parent_id AS text) AS parent_id, r.depth FROM continuum_runs AS r
 WHERE (r.created_at, r.id) < (:before_at, :before_id) AND r.namespace <> 'default' AND r.namespace = :namespace
   AND (CAST(:workflow AS text) IS NULL OR r.workflow = :workflow)
   AND (CAST(:state AS text) IS NULL OR r.state = :state)
@@ -271,19 +306,20 @@ of_tasks(owner) AS (
     FROM of_tasks AS h WHERE h.owner IS NOT NULL),
 holders AS (SELECT owner FROM of_runs UNION SELECT owner FROM of_tasks)
 SELECT
-    EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.lease_owner IS NULL AND r.state = 'running')
+    EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.lease_owner IS NULL AND r.state IN ('running', 'cancelling'))
     OR EXISTS (SELECT 1 FROM continuum_runs AS r
                WHERE r.lease_owner IS NULL AND r.state IN ('pending', 'suspended', 'blocked') AND r.wake_at <= (SELECT :now))
     OR EXISTS (SELECT 1 FROM continuum_inbox AS m JOIN continuum_runs AS r ON r.id = m.run_id
                WHERE m.read_at IS NULL AND r.lease_owner IS NULL
-                 AND (r.state = 'suspended' OR (r.state IN ('pending', 'running', 'suspended', 'blocked') AND m.kind = 'cancel'))) AS runs,
+                 AND (r.state = 'suspended' OR (r.state = 'pending' AND m.kind = 'compensate')
+                      OR (r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked') AND m.kind = 'cancel'))) AS runs,
     EXISTS (SELECT 1 FROM continuum_tasks AS t WHERE t.lease_owner IS NULL AND t.available_at <= (SELECT :now)) AS tasks,
     EXISTS (SELECT 1 FROM continuum_owners AS o WHERE o.expires_at < (SELECT :now))
     OR EXISTS (SELECT 1 FROM holders AS h WHERE h.owner IS NOT NULL
                AND NOT EXISTS (SELECT 1 FROM continuum_owners AS o WHERE o.owner = h.owner)) AS orphans,
     EXISTS (SELECT 1 FROM continuum_schedules AS s WHERE s.state = 'active' AND s.wake_at <= (SELECT :now))
     OR EXISTS (SELECT 1 FROM continuum_schedules AS s WHERE s.state = 'active' AND s.buffered_at IS NOT NULL AND s.attempts = 0
-    AND NOT EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = s.last_run_id AND r.state IN ('pending', 'running', 'suspended', 'blocked'))) AS schedules;
+    AND NOT EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = s.last_run_id AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked'))) AS schedules;
 
 -- runs ----------------------------------------------------------------------------------------------------------------
 
@@ -294,7 +330,7 @@ moment AS MATERIALIZED (SELECT :now AS now),
 candidates AS MATERIALIZED (
     SELECT id FROM (
         SELECT r.id FROM continuum_runs AS r
-        WHERE r.lease_owner IS NULL AND r.state = 'running' AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE
+        WHERE r.lease_owner IS NULL AND r.state IN ('running', 'cancelling') AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE
         LIMIT :n) AS interrupted
     UNION
     SELECT id FROM (
@@ -305,13 +341,15 @@ candidates AS MATERIALIZED (
     SELECT id FROM (
         SELECT DISTINCT m.run_id AS id FROM continuum_inbox AS m JOIN continuum_runs AS r ON r.id = m.run_id
         WHERE m.read_at IS NULL AND r.lease_owner IS NULL
-          AND ((r.state = 'suspended' AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE) OR (r.state IN ('pending', 'running', 'suspended', 'blocked') AND m.kind = 'cancel'))
+          AND ((r.state = 'suspended' AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE) OR (r.state = 'pending' AND m.kind = 'compensate' AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE)
+            OR (r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked') AND m.kind = 'cancel'))
         LIMIT :n) AS written),
 chosen AS MATERIALIZED (
     SELECT r.id FROM continuum_runs AS r
-    WHERE r.id IN (SELECT c.id FROM candidates AS c) AND r.lease_owner IS NULL AND r.state IN ('pending', 'running', 'suspended', 'blocked')
+    WHERE r.id IN (SELECT c.id FROM candidates AS c) AND r.lease_owner IS NULL AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked')
     ORDER BY r.id LIMIT :n )
-UPDATE continuum_runs SET lease_owner = :owner, lease_token = lease_token + 1, state = 'running', reason = NULL
+UPDATE continuum_runs SET lease_owner = :owner, lease_token = lease_token + 1, reason = NULL,
+        state = CASE WHEN state = 'cancelling' THEN state ELSE 'running' END
     WHERE id IN (SELECT c.id FROM chosen AS c) AND EXISTS (SELECT 1 FROM continuum_owners AS o WHERE o.owner = :owner)
     RETURNING CAST(id AS text) AS run_id, lease_token, generation, last_seq, :now AS now;
 
@@ -322,16 +360,18 @@ moment AS MATERIALIZED (SELECT :now AS now),
 candidates AS MATERIALIZED (
     SELECT r.id FROM continuum_runs AS r
     WHERE r.id IN (SELECT value FROM json_each(:ids)) AND r.lease_owner IS NULL AND (
-        (r.state = 'running' AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE)
+        (r.state IN ('running', 'cancelling') AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE)
         OR (r.state IN ('pending', 'suspended', 'blocked') AND r.wake_at <= (SELECT now FROM moment) AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE)
         OR EXISTS (
             SELECT 1 FROM continuum_inbox AS m WHERE m.run_id = r.id AND m.read_at IS NULL
-            AND ((r.state = 'suspended' AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE) OR (r.state IN ('pending', 'running', 'suspended', 'blocked') AND m.kind = 'cancel'))))),
+            AND ((r.state = 'suspended' AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE) OR (r.state = 'pending' AND m.kind = 'compensate' AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE)
+            OR (r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked') AND m.kind = 'cancel'))))),
 chosen AS MATERIALIZED (
     SELECT r.id FROM continuum_runs AS r
-    WHERE r.id IN (SELECT c.id FROM candidates AS c) AND r.lease_owner IS NULL AND r.state IN ('pending', 'running', 'suspended', 'blocked')
+    WHERE r.id IN (SELECT c.id FROM candidates AS c) AND r.lease_owner IS NULL AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked')
     ORDER BY r.id LIMIT :n )
-UPDATE continuum_runs SET lease_owner = :owner, lease_token = lease_token + 1, state = 'running', reason = NULL
+UPDATE continuum_runs SET lease_owner = :owner, lease_token = lease_token + 1, reason = NULL,
+        state = CASE WHEN state = 'cancelling' THEN state ELSE 'running' END
     WHERE id IN (SELECT c.id FROM chosen AS c) AND EXISTS (SELECT 1 FROM continuum_owners AS o WHERE o.owner = :owner)
     RETURNING CAST(id AS text) AS run_id, lease_token, generation, last_seq, :now AS now;
 
@@ -342,11 +382,11 @@ UPDATE continuum_runs SET lease_owner = NULL, lease_token = lease_token + 1,
                    WHEN CAST(:backoff AS double precision) IS NULL THEN NULL
                    ELSE :now + CAST(ROUND((CAST(:backoff AS double precision)) * 1000000) AS INTEGER) END,
     reason = CASE WHEN CAST(:state AS text) IS NULL THEN reason ELSE :reason END
-WHERE id = :run_id AND COALESCE(lease_owner, '') = :owner AND lease_token = :token AND state IN ('pending', 'running', 'suspended', 'blocked')
+WHERE id = :run_id AND COALESCE(lease_owner, '') = :owner AND lease_token = :token AND state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked')
 RETURNING CAST(id AS text) AS run_id;
 
 -- runs.held: List the active runs leased to an owner.
-SELECT CAST(r.id AS text) AS run_id, r.lease_token FROM continuum_runs AS r WHERE r.lease_owner = :owner AND r.state IN ('pending', 'running', 'suspended', 'blocked');
+SELECT CAST(r.id AS text) AS run_id, r.lease_token FROM continuum_runs AS r WHERE r.lease_owner = :owner AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked');
 
 -- runs.upcoming: List unleased runs that become due within the horizon, soonest first.
 SELECT CAST(r.id AS text) AS run_id, r.wake_at FROM continuum_runs AS r
@@ -363,12 +403,14 @@ RETURNING CAST(id AS text) AS run_id;
 -- runs.by_id: Read rows by id.
 SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
        r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
-       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM continuum_runs AS r WHERE r.id IN (SELECT value FROM json_each(:ids));
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context,
+       CAST(r.parent_id AS text) AS parent_id, r.depth FROM continuum_runs AS r WHERE r.id IN (SELECT value FROM json_each(:ids));
 
 -- runs.by_key: Read the row that a start key made.
 SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
        r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
-       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context FROM continuum_runs AS r WHERE r.namespace = :namespace AND r.workflow = :workflow AND r.idempotency_key = :key;
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context,
+       CAST(r.parent_id AS text) AS parent_id, r.depth FROM continuum_runs AS r WHERE r.namespace = :namespace AND r.workflow = :workflow AND r.idempotency_key = :key;
 
 -- runs.endings: Read how those of the runs that have ended, or are blocked, stand.
 SELECT CAST(r.id AS text) AS run_id, r.state, e.payload, r.reason FROM continuum_runs AS r
@@ -455,7 +497,7 @@ due AS MATERIALIZED (
         ORDER BY s.wake_at LIMIT :n) AS come
     UNION
     SELECT id FROM (SELECT s.id FROM continuum_schedules AS s WHERE s.state = 'active' AND s.buffered_at IS NOT NULL AND s.attempts = 0
-    AND NOT EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = s.last_run_id AND r.state IN ('pending', 'running', 'suspended', 'blocked')) AND (s.workflow IN (SELECT value FROM json_each(:workflows))) LIMIT :n) AS free),
+    AND NOT EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = s.last_run_id AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked')) AND (s.workflow IN (SELECT value FROM json_each(:workflows))) LIMIT :n) AS free),
 later AS MATERIALIZED (
     SELECT (SELECT s.wake_at FROM continuum_schedules AS s
             WHERE s.state = 'active' AND s.wake_at > (SELECT now FROM moment) AND (s.workflow IN (SELECT value FROM json_each(:workflows)))
@@ -492,13 +534,13 @@ WHERE h.owner IS NOT NULL AND NOT EXISTS (SELECT 1 FROM continuum_owners AS o WH
 
 -- sweep.runs: Free runs of dead owners under a new token; one that was running for the last time it may is blocked.
 WITH lost AS MATERIALIZED (
-    SELECT r.id FROM continuum_runs AS r WHERE r.lease_owner IN (SELECT value FROM json_each(:dead)) AND r.state IN ('pending', 'running', 'suspended', 'blocked')
+    SELECT r.id FROM continuum_runs AS r WHERE r.lease_owner IN (SELECT value FROM json_each(:dead)) AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked')
     LIMIT 1000 )
 UPDATE continuum_runs SET lease_owner = NULL, lease_token = lease_token + 1,
-    crashes = crashes + CASE WHEN state = 'running' THEN 1 ELSE 0 END,
-    state = CASE WHEN state = 'running' AND crashes + 1 >= :crashes_max THEN 'blocked' ELSE state END,
-    wake_at = CASE WHEN state = 'running' AND crashes + 1 >= :crashes_max THEN :now + CAST(ROUND((:backoff) * 1000000) AS INTEGER) ELSE wake_at END,
-    reason = CASE WHEN state = 'running' AND crashes + 1 >= :crashes_max
+    crashes = crashes + CASE WHEN state IN ('running', 'cancelling') THEN 1 ELSE 0 END,
+    state = CASE WHEN state IN ('running', 'cancelling') AND crashes + 1 >= :crashes_max THEN 'blocked' ELSE state END,
+    wake_at = CASE WHEN state IN ('running', 'cancelling') AND crashes + 1 >= :crashes_max THEN :now + CAST(ROUND((:backoff) * 1000000) AS INTEGER) ELSE wake_at END,
+    reason = CASE WHEN state IN ('running', 'cancelling') AND crashes + 1 >= :crashes_max
                   THEN 'its process died ' || CAST(crashes + 1 AS text) || ' times without a commit'
                   ELSE reason END
 WHERE id IN (SELECT l.id FROM lost AS l)
@@ -509,7 +551,7 @@ WITH unwanted AS MATERIALIZED (
     SELECT t.run_id, t.generation, t.command_id FROM continuum_tasks AS t
     WHERE NOT EXISTS (
         SELECT 1 FROM continuum_runs AS r
-        WHERE r.id = t.run_id AND r.generation = t.generation AND r.state IN ('pending', 'running', 'suspended', 'blocked'))
+        WHERE r.id = t.run_id AND r.generation = t.generation AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked'))
     LIMIT 10000 )
 DELETE FROM continuum_tasks
 WHERE run_id IN (SELECT u.run_id FROM unwanted AS u)
@@ -534,10 +576,27 @@ ON CONFLICT (run_id, generation) DO UPDATE
     WHERE continuum_snapshots.seq <= excluded.seq
 RETURNING seq;
 
--- prune.over: Lock ended runs whose retention has passed.
+-- prune.over: Lock ended runs whose retention has passed; a parent that goes on may still ask for its children.
 SELECT CAST(r.id AS text) AS run_id FROM continuum_runs AS r
 WHERE r.retention_until < (SELECT :now) AND r.state IN ('completed', 'failed', 'cancelled')
+  AND NOT EXISTS (SELECT 1 FROM continuum_runs AS p WHERE p.id = r.parent_id AND p.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked'))
 ORDER BY r.retention_until LIMIT :limit;
+
+-- prune.old_generations: Find generations that runs have left behind for longer than their retention.
+SELECT CAST(e.run_id AS text) AS run_id, e.generation FROM continuum_runs AS r
+JOIN continuum_events AS e ON e.run_id = r.id AND e.generation < r.generation AND e.type = 'continued'
+WHERE r.generation > 1 AND e.at < (SELECT :now + CAST(ROUND((-r.retention_seconds) * 1000000) AS INTEGER))
+LIMIT :limit;
+
+-- prune.generations.events: Delete the rows of old generations in events.
+DELETE FROM continuum_events WHERE run_id IN (SELECT value FROM json_each(:ids)) AND ((run_id, generation) IN (
+    SELECT w.of_run, w.of_generation FROM (SELECT json_extract(value, '$[0]') AS of_run, json_extract(value, '$[1]') AS of_generation FROM
+            json_each(:w)) AS w)) IS TRUE;
+
+-- prune.generations.snapshots: Delete the rows of old generations in snapshots.
+DELETE FROM continuum_snapshots WHERE run_id IN (SELECT value FROM json_each(:ids)) AND ((run_id, generation) IN (
+    SELECT w.of_run, w.of_generation FROM (SELECT json_extract(value, '$[0]') AS of_run, json_extract(value, '$[1]') AS of_generation FROM
+            json_each(:w)) AS w)) IS TRUE;
 
 -- prune.events: Delete the rows of pruned runs in events.
 DELETE FROM continuum_events WHERE run_id IN (SELECT value FROM json_each(:ids));
@@ -570,7 +629,7 @@ chosen AS MATERIALIZED (SELECT run_id, generation, command_id FROM ranked WHERE 
 UPDATE continuum_tasks SET lease_owner = :owner
     WHERE run_id IN (SELECT c.run_id FROM chosen AS c) AND ((run_id, generation, command_id) IN (SELECT * FROM chosen)) IS TRUE
       AND COALESCE(lease_owner, '') = '' AND EXISTS (SELECT 1 FROM continuum_owners AS o WHERE o.owner = :owner)
-      AND (EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = run_id AND r.state IN ('pending', 'running', 'suspended', 'blocked'))) IS TRUE
+      AND (EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = run_id AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked'))) IS TRUE
     RETURNING CAST(run_id AS text) AS run_id, generation, command_id, attempt;
 
 -- tasks.details: Read what attempts need, the most urgent first.
@@ -602,7 +661,7 @@ WHERE run_id = :run_id AND generation = :generation AND command_id = :command_id
 -- tasks.next: Ask when the first free task of these activities becomes available.
 SELECT t.available_at FROM continuum_tasks AS t
 WHERE t.lease_owner IS NULL AND t.activity IN (SELECT value FROM json_each(:activities))
-  AND EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = t.run_id AND r.state IN ('pending', 'running', 'suspended', 'blocked'))
+  AND EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = t.run_id AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked'))
 ORDER BY t.available_at LIMIT 1;
 
 -- tasks.retry: Consume an attempt and free the task, due again later.

@@ -15,9 +15,10 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-STATES = "'pending', 'running', 'suspended', 'blocked', 'completed', 'failed', 'cancelled'"
+STATES = "'pending', 'running', 'suspended', 'cancelling', 'blocked', 'completed', 'failed', 'cancelled'"
 EFFECTS = (
-    "'activity_completed', 'activity_failed', 'activity_scheduled', 'side_effect_recorded', 'timer_fired', "
+    "'activity_completed', 'activity_failed', 'activity_scheduled', 'child_cancelled', 'child_completed', "
+    "'child_failed', 'child_started', 'message_answered', 'message_sent', 'side_effect_recorded', 'timer_fired', "
     "'timer_started'"
 )
 
@@ -66,6 +67,8 @@ def runs(id_: Any, time: Any, big: Any, small: Any, *, postgres: bool) -> None:
         sa.Column("retention_seconds", sa.Double() if postgres else sa.REAL()),
         sa.Column("retention_until", time),
         sa.Column("trace_context", sa.Text),
+        sa.Column("parent_id", id_),
+        sa.Column("depth", small, nullable=False, server_default=sa.text("0")),
         sa.Column("created_at", time, nullable=False),
         sa.Column("ended_at", time),
         sa.PrimaryKeyConstraint("id"),
@@ -76,10 +79,12 @@ def runs(id_: Any, time: Any, big: Any, small: Any, *, postgres: bool) -> None:
     free = "lease_owner IS NULL AND state"
     key = ["namespace", "workflow", "idempotency_key"]
     index("continuum_runs_key", "continuum_runs", key, where="idempotency_key IS NOT NULL", unique=True)
-    index("continuum_runs_interrupted", "continuum_runs", ["id"], where=f"{free} = 'running'")
+    index("continuum_runs_interrupted", "continuum_runs", ["id"], where=f"{free} IN ('running', 'cancelling')")
     index("continuum_runs_due", "continuum_runs", ["wake_at"], where=f"{free} IN ('pending', 'suspended', 'blocked')")
     index("continuum_runs_leased", "continuum_runs", ["lease_owner"], where="lease_owner IS NOT NULL")
     index("continuum_runs_newest", "continuum_runs", ["created_at", "id"])
+    index("continuum_runs_children", "continuum_runs", ["parent_id"], where="parent_id IS NOT NULL")
+    index("continuum_runs_continued", "continuum_runs", ["id"], where="generation > 1")
     index("continuum_runs_over", "continuum_runs", ["retention_until"], where="retention_until IS NOT NULL")
 
 

@@ -31,7 +31,7 @@ async def notify(order: str) -> str:
     return f"mail-{order}"
 
 
-@workflow(signals={"fraud_review": bool})
+@workflow(signals={"fraud_review": bool, "nobody_sends_this": object})
 async def fulfil(order: str, cents: int) -> list[str]:
     paid = await charge(order, cents)
     try:

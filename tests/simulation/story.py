@@ -202,7 +202,7 @@ class Clients:
         assert run_id is not None
         await self._cluster.clock.sleep(at)
         try:
-            verdict = await self._call(f"cancel {run_id[-6:]}", lambda client: client.cancel(run_id))
+            verdict = await self._call(f"cancel {run_id[-6:]}", lambda client: client.cancel(run_id, compensate=False))
         except (CallLost, JournalUnavailable):
             return
         except RunNotActive:

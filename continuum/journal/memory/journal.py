@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import ParamSpec, Protocol, TypeVar
 
 from continuum.errors import SchemaTaken
-from continuum.journal.memory import reads, recovery, runs, schedules, tasks, writes
+from continuum.journal.memory import families, reads, recovery, runs, schedules, tasks, writes
 from continuum.journal.memory.notices import Listener
 from continuum.journal.memory.store import MemoryStore
 from continuum.journal.port import (
@@ -239,6 +239,10 @@ class MemoryJournal:
         """Return a page of runs, newest first."""
         return await self._step(reads.list_runs, self._store, where, limit=limit, before=before)
 
+    async def active_children(self, parents: Sequence[str]) -> Sequence[tuple[str, str | None, str | None]]:
+        """Return the active children of runs, and where they live."""
+        return await self._step(families.active_children, self._store, parents)
+
     async def save_snapshot(self, run_id: str, *, generation: int, seq: int, blob: bytes) -> bool:
         """Keep the newest compacted prefix of a history."""
         return await self._step(reads.save_snapshot, self._store, run_id, generation=generation, seq=seq, blob=blob)
@@ -246,6 +250,10 @@ class MemoryJournal:
     async def prune(self, *, limit: int) -> Sequence[str]:
         """Delete ended runs whose retention has passed."""
         return await self._step(reads.prune, self._store, limit=limit)
+
+    async def prune_generations(self, *, limit: int) -> int:
+        """Delete generations that runs have left behind for longer than their retention."""
+        return await self._step(reads.prune_generations, self._store, limit=limit)
 
     # --- schedules ----------------------------------------------------------------------------------------------------
 

@@ -107,8 +107,31 @@ def prune(store: MemoryStore, *, limit: int) -> Sequence[str]:
     over = [
         row
         for row in store.runs.values()
-        if row.state.has_ended and row.retention_until is not None and row.retention_until < now
+        if row.state.has_ended
+        and row.retention_until is not None
+        and row.retention_until < now
+        and row.parent_id not in store.active  # which may still ask for it
     ]
     for row in over[:limit]:
         store.delete_run(row)
     return [row.run_id for row in over[:limit]]
+
+
+def prune_generations(store: MemoryStore, *, limit: int) -> int:
+    """Delete generations that runs left behind for longer than their retention."""
+    old = [
+        (row.run_id, generation)
+        for row in store.runs.values()
+        if row.retention_seconds is not None
+        for generation in range(1, row.generation)
+        if _ended_before(store, row.run_id, generation, store.due(-row.retention_seconds))
+    ][:limit]
+    for key in old:
+        store.events.pop(key, None)
+        store.snapshots.pop(key, None)
+    return len(old)
+
+
+def _ended_before(store: MemoryStore, run_id: str, generation: int, then: datetime) -> bool:
+    history = store.events.get((run_id, generation))
+    return bool(history) and history[-1].event.at < then  # type: ignore[index]  # it is there

@@ -17,7 +17,7 @@ from continuum.model.failure import Failure
 from continuum.model.messages import Message, MessageKind
 from continuum.model.owners import Owner
 from continuum.model.runs import RunRow
-from continuum.model.states import RunState
+from continuum.model.states import GOING, RunState
 from continuum.model.tasks import Attempt
 
 
@@ -84,9 +84,9 @@ def sweep(store: MemoryStore, *, crashes_max: int, backoff_seconds: float, task_
 
 
 def _freed(store: MemoryStore, row: RunRow, crashes_max: int, backoff_seconds: float) -> RunRow:
-    crashes = row.crashes + (row.state is RunState.RUNNING)
+    crashes = row.crashes + (row.state in GOING)
     free = replace(row, lease_owner=None, lease_token=row.lease_token + 1, crashes=crashes)
-    if crashes < crashes_max or row.state is not RunState.RUNNING:
+    if crashes < crashes_max or row.state not in GOING:
         return free
     reason = f"its process died {crashes} times without a commit"
     return replace(free, state=RunState.BLOCKED, wake_at=store.due(backoff_seconds), reason=reason)

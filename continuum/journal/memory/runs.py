@@ -15,7 +15,7 @@ from continuum.model.events import Event
 from continuum.model.messages import Message
 from continuum.model.packing import unpack_history
 from continuum.model.runs import RunRow
-from continuum.model.states import RunState
+from continuum.model.states import GOING, RunState
 
 WAITING = (RunState.PENDING, RunState.SUSPENDED, RunState.BLOCKED)  # become due by wake_at
 
@@ -34,9 +34,8 @@ def claim_runs(
         for row in _evident(store, frozenset(workflows), None if run_ids is None else frozenset(run_ids)):
             if len(claimed) >= limit:
                 break
-            leased = replace(
-                row, lease_owner=owner, lease_token=row.lease_token + 1, state=RunState.RUNNING, reason=None
-            )
+            state = row.state if row.state is RunState.CANCELLING else RunState.RUNNING
+            leased = replace(row, lease_owner=owner, lease_token=row.lease_token + 1, state=state, reason=None)
             store.put_run(leased)
             claimed.append(Claim(leased.run_id, leased.lease_token, leased.generation, leased.last_seq))
     return Claims(tuple(claimed), store.now())
@@ -50,9 +49,10 @@ def _evident(
     mine = [row for row in free if (row.workflow, row.version) in workflows]
     now = store.now()
     arms = [
-        *(row for row in mine if row.state is RunState.RUNNING),
+        *(row for row in mine if row.state in GOING),
         *sorted((row for row in mine if _is_due(row, now)), key=_by_deadline),
         *(row for row in mine if row.state is RunState.SUSPENDED and store.unread(row.run_id)),
+        *(row for row in mine if row.state is RunState.PENDING and store.has_unread_undoing(row.run_id)),
         *(row for row in free if store.has_unread_cancel(row.run_id)),  # ends without code, so any node can
     ]
     return iter({row.run_id: row for row in arms}.values())

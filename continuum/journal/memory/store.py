@@ -177,6 +177,10 @@ class MemoryStore:
         """Whether a cancel is recorded that nobody has honoured yet."""
         return any(row.message.kind is MessageKind.CANCEL for row in self.unread(run_id))
 
+    def has_unread_undoing(self, run_id: str) -> bool:
+        """Whether a cancel that compensates is recorded."""
+        return any(row.message.kind is MessageKind.COMPENSATE for row in self.unread(run_id))
+
     # --- tasks --------------------------------------------------------------------------------------------------------
 
     def put_task(self, task: StoredTask) -> None:

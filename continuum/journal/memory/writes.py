@@ -12,10 +12,11 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
+from continuum.journal.memory.families import reach_out
 from continuum.journal.memory.store import MemoryStore, StartKey, StoredTask
 from continuum.journal.port import BadData
 from continuum.model.attributes import ATTRIBUTES_MAX, merged, size_of
-from continuum.model.events import COMMANDS, Event, EventType
+from continuum.model.events import EFFECTS, Event
 from continuum.model.messages import Message, MessageKind
 from continuum.model.runs import Attributes, RunRow
 from continuum.model.states import WRITABLE
@@ -38,9 +39,6 @@ from continuum.model.writes import (
     Verdict,
     Write,
 )
-
-# An effect without its command's id would match any command on replay.
-EFFECTS = COMMANDS | {EventType.ACTIVITY_COMPLETED, EventType.ACTIVITY_FAILED, EventType.TIMER_FIRED}
 
 
 def check(batch: Sequence[Write]) -> None:
@@ -110,6 +108,7 @@ def _start(store: MemoryStore, write: Start) -> Verdict:
     store.append(row.run_id, row.generation, row.lease_token, write.events)
     if not write.state.has_ended:
         _add_tasks(store, row, write.tasks)
+    reach_out(store, write)
     return LANDED
 
 
@@ -177,6 +176,7 @@ def _commit(store: MemoryStore, write: Commit) -> Verdict:
     store.put_run(_committed(row, write, now))
     if write.is_final:
         _clear(store, row.run_id)
+    reach_out(store, write)
     return LANDED
 
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 from continuum.journal.port import RunFilter
 from continuum.journal.sql.desk import Part
-from continuum.journal.sql.rows import encoded_attributes
-from continuum.journal.sql.statements import listing, opening, runs, sweeps
+from continuum.journal.sql.rows import encoded_attributes, runs_of
+from continuum.journal.sql.statements import families, listing, opening, runs, sweeps
 from continuum.model.events import Event
 from continuum.model.packing import SNAPSHOT_FORMAT
 from continuum.model.runs import Ending, RunRow
@@ -59,6 +59,11 @@ class Reading(Part):
             if run_id in rows
         ]
 
+    async def active_children(self, parents: Sequence[str]) -> Sequence[tuple[str, str | None, str | None]]:
+        """Return (run id, lease owner, its advertise URL) of the active children of runs."""
+        rows = await self._desk.ask(families.ACTIVE_CHILDREN, ids=list(parents))
+        return [(row.run_id, row.lease_owner, row.advertise_url) for row in rows]
+
     async def list_runs(self, where: RunFilter, *, limit: int, before: tuple[datetime, str] | None) -> Sequence[RunRow]:
         """Return runs newest first by (created_at, id), strictly older than `before`."""
         before_at, before_id = before or END_OF_TIME
@@ -108,3 +113,13 @@ class Keeping(Part):
                 for statement in sweeps.PRUNE:
                     await talk.fetch(statement, ids=over)
         return over
+
+    async def prune_generations(self, *, limit: int) -> int:
+        """Delete up to `limit` generations that runs have left behind for longer than their retention; return how many."""
+        async with self._desk.changing() as talk:
+            rows = await talk.fetch(sweeps.OLD_GENERATIONS, limit=limit)
+            wanted = [(row.run_id, row.generation) for row in rows]
+            if wanted:
+                for statement in sweeps.PRUNE_GENERATIONS:
+                    await talk.fetch(statement, ids=runs_of(wanted), w=wanted)
+        return len(wanted)

@@ -59,6 +59,8 @@ class Reader:
             retention_seconds=row.retention_seconds,
             retention_until=self.maybe(row.retention_until),
             trace_context=row.trace_context,
+            parent_id=row.parent_id,
+            depth=row.depth,
         )
 
     def event(self, row: Row[Any]) -> Event:

@@ -41,14 +41,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, UUID
 from sqlalchemy.types import Boolean, TypeEngine
 
-from continuum.model.events import COMMANDS, EventType
+from continuum.model.events import EFFECTS
 from continuum.model.schedules import Overlap, ScheduleState
 from continuum.model.states import RunState
 
 REVISION = "0003"  # of the newest migration; a test compares it with `migrations/versions`
 VERSION_TABLE = "continuum_alembic_version"
-
-EFFECTS = sorted(COMMANDS | {EventType.ACTIVITY_COMPLETED, EventType.ACTIVITY_FAILED, EventType.TIMER_FIRED})
 
 
 class Types:
@@ -111,6 +109,8 @@ def _runs(tables: MetaData, types: Types) -> None:
         Column("retention_seconds", types.double),
         Column("retention_until", types.time),
         Column("trace_context", Text),
+        Column("parent_id", types.id),
+        Column("depth", types.small, nullable=False, server_default=text("0")),
         Column("created_at", types.time, nullable=False),
         Column("ended_at", types.time),
         CheckConstraint(f"state IN ({states})", name="continuum_runs_state"),
@@ -127,10 +127,12 @@ def _runs(tables: MetaData, types: Types) -> None:
         unique=True,
         **_where("idempotency_key IS NOT NULL"),
     )
-    Index("continuum_runs_interrupted", columns.id, **_where(f"{free} = 'running'"))
+    Index("continuum_runs_interrupted", columns.id, **_where(f"{free} IN ('running', 'cancelling')"))
     Index("continuum_runs_due", columns.wake_at, **_where(f"{free} IN ('pending', 'suspended', 'blocked')"))
     Index("continuum_runs_leased", columns.lease_owner, **_where("lease_owner IS NOT NULL"))
     Index("continuum_runs_newest", columns.created_at, columns.id)
+    Index("continuum_runs_children", columns.parent_id, **_where("parent_id IS NOT NULL"))
+    Index("continuum_runs_continued", columns.id, **_where("generation > 1"))
     Index("continuum_runs_over", columns.retention_until, **_where("retention_until IS NOT NULL"))
     _listing(runs, types)
 
@@ -170,7 +172,7 @@ def _events(tables: MetaData, types: Types) -> None:
         Column("at", types.time, nullable=False),
         # Without its command's id an effect would answer any command on replay.
         CheckConstraint(
-            f"command_id IS NOT NULL OR type NOT IN ({_quoted([effect.value for effect in EFFECTS])})",
+            f"command_id IS NOT NULL OR type NOT IN ({_quoted(sorted(effect.value for effect in EFFECTS))})",
             name="continuum_events_command",
         ),
         sqlite_strict=True,

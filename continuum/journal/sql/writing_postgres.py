@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from continuum.journal.port import Contended
+from continuum.journal.sql.families import reach_out, reaches_out
 from continuum.journal.sql.lines import Line, Talk
 from continuum.journal.sql.rows import attempt_columns, message_columns, task_key
 from continuum.journal.sql.sheets import (
@@ -23,9 +24,10 @@ from continuum.journal.sql.sheets import (
     start_columns,
     task_cells,
 )
-from continuum.journal.sql.statements import batches, inbox
+from continuum.journal.sql.statements import batches, families, inbox
 from continuum.journal.sql.writing import Verdicts, free, posting, retry, set_attributes
-from continuum.model.writes import LANDED, REFUSED, Commit, Posted, Start, StartMany, Verdict, Write
+from continuum.model.messages import Message
+from continuum.model.writes import LANDED, REFUSED, Commit, Post, Posted, Start, StartMany, Verdict, Write
 
 Step = Callable[[Talk], Awaitable[None]]
 
@@ -73,7 +75,7 @@ async def _write(line: Line, batch: Sequence[Write]) -> Verdicts:
     sheet = sheet_of(batch)
     verdicts: Verdicts = [REFUSED] * len(batch)
     steps = _steps(sheet, verdicts)
-    if len(steps) == 1:
+    if len(steps) == 1 and not _reaches_out(sheet):
         async with line.talk() as talk:
             await steps[0](talk)
     elif steps:
@@ -81,6 +83,10 @@ async def _write(line: Line, batch: Sequence[Write]) -> Verdicts:
             for step in steps:
                 await step(talk)
     return verdicts
+
+
+def _reaches_out(sheet: Sheet) -> bool:
+    return any(reaches_out(write) for _, write in sheet.starts) or any(reaches_out(write) for _, write in sheet.commits)
 
 
 def _steps(sheet: Sheet, verdicts: Verdicts) -> list[Step]:
@@ -116,6 +122,18 @@ async def _commit(talk: Talk, sheet: Sheet, verdicts: Verdicts) -> None:
     for place, written in zip([place for place, _ in (*sheet.starts, *sheet.commits)], writes, strict=True):
         if written.run_id in landed:
             verdicts[place] = LANDED
+    if _reaches_out(sheet):
+        await reach_out(talk, [write for write in writes if write.run_id in landed], spawn=_spawn, put=_put)
+
+
+async def _spawn(talk: Talk, children: Sequence[dict[str, object]]) -> set[str]:
+    return {row.run_id for row in await talk.fetch(families.SPAWN, n=[tuple(child.values()) for child in children])}
+
+
+async def _put(talk: Talk, messages: Sequence[Message]) -> None:
+    """Post messages whose verdicts nobody asks for."""
+    sheet = Sheet(posts=[(place, Post(message)) for place, message in enumerate(messages)])
+    await _post(talk, sheet, [REFUSED] * len(messages))
 
 
 async def _finish(talk: Talk, sheet: Sheet, verdicts: Verdicts) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from continuum.journal.sql.families import EVENT_COLUMNS, reach_out, reaches_out
 from continuum.journal.sql.lines import Line, Talk
 from continuum.journal.sql.rows import attempt_columns, message_columns, task_key
 from continuum.journal.sql.sheets import (
@@ -21,27 +22,13 @@ from continuum.journal.sql.sheets import (
     start_columns,
     task_cells,
 )
-from continuum.journal.sql.statements import batches, inbox
+from continuum.journal.sql.statements import batches, families, inbox
 from continuum.journal.sql.statements.book import Statement
 from continuum.journal.sql.writing import Verdicts, free, posting, retry, set_attributes
 from continuum.model.messages import Message, MessageKind
 from continuum.model.tasks import TaskKey
-from continuum.model.writes import LANDED, REFUSED, Commit, Posted, Start, StartMany, Verdict, Write
+from continuum.model.writes import LANDED, REFUSED, Commit, Post, Posted, Start, StartMany, Verdict, Write
 
-_EVENT = (
-    "run_id",
-    "generation",
-    "seq",
-    "token",
-    "type",
-    "format",
-    "command_id",
-    "message_id",
-    "name",
-    "key",
-    "payload",
-    "at",
-)
 _TASK = (
     "run_id",
     "generation",
@@ -106,9 +93,11 @@ async def _write(talk: Talk, sheet: Sheet, verdicts: Verdicts) -> None:
         landed += await _start(talk, sheet, verdicts)
     if sheet.commits:
         landed += await _hold(talk, sheet, verdicts)
-    await _many(talk, batches.APPEND, _EVENT, event_cells(landed))
+    await _many(talk, batches.APPEND, EVENT_COLUMNS, event_cells(landed))
     await _many(talk, batches.SCHEDULE, _TASK, task_cells(landed))
     await _settle(talk, [write for write in landed if isinstance(write, Commit)])
+    if any(reaches_out(write) for write in landed):
+        await reach_out(talk, landed, spawn=_spawn, put=_put)
     if sheet.finishes:
         await _finish(talk, sheet, verdicts)
     if sheet.retries:
@@ -170,6 +159,14 @@ async def _settle(talk: Talk, commits: Sequence[Commit]) -> None:
             await talk.fetch(statement, ids=ended)
 
 
+async def _spawn(talk: Talk, children: Sequence[dict[str, object]]) -> set[str]:
+    known = {row.run_id for row in await talk.fetch(families.NAMESAKES, ids=[child["id"] for child in children])}
+    new = [child for child in children if child["id"] not in known]
+    if new:
+        await talk.many(families.SPAWN, new)
+    return {str(child["id"]) for child in new}
+
+
 # --- messages and task endings ----------------------------------------------------------------------------------------
 
 
@@ -184,6 +181,12 @@ async def _finish(talk: Talk, sheet: Sheet, verdicts: Verdicts) -> None:
             messages.append(message_columns(write.message))
     if messages:
         await talk.many(inbox.INSERT, messages)
+
+
+async def _put(talk: Talk, messages: Sequence[Message]) -> None:
+    """Post messages whose verdicts nobody asks for."""
+    sheet = Sheet(posts=[(place, Post(message)) for place, message in enumerate(messages)])
+    await _post(talk, sheet, [REFUSED] * len(messages))
 
 
 async def _post(talk: Talk, sheet: Sheet, verdicts: Verdicts) -> None:

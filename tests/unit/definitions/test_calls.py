@@ -249,8 +249,8 @@ class FakeVerbs:
     async def signal(self, *args: Any, **kwargs: Any) -> Any:
         return ("signal", self.name, args, kwargs)
 
-    async def cancel(self, *args: Any) -> Any:
-        return ("cancel", self.name, args)
+    async def cancel(self, *args: Any, **kwargs: Any) -> Any:
+        return ("cancel", self.name, args, kwargs)
 
     async def set_attributes(self, *args: Any) -> None:
         FakeVerbs.set_to = (self.name, args)
@@ -273,7 +273,7 @@ async def test_a_handle_asks_its_instance_when_it_is_used(monkeypatch: pytest.Mo
         (RUN_ID, "go", 1),
         {"delivery_id": "d"},
     )
-    assert await handle.cancel() == ("cancel", "billing", (RUN_ID,))
+    assert await handle.cancel() == ("cancel", "billing", (RUN_ID,), {"compensate": False})
     await handle.set_attributes({"a": 1})
     assert FakeVerbs.set_to == ("billing", (RUN_ID, {"a": 1}))
     assert await handle.status() == ("get_run", "billing", (RUN_ID,))

@@ -7,6 +7,9 @@ from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID, uuid5
+
+import pytest
 
 from continuum.codec import shape_of
 from continuum.definitions.activity import activity
@@ -16,6 +19,7 @@ from continuum.model.events import Answer, Event, EventType
 from continuum.model.failure import Failure, failure_of
 from continuum.replay import loop as loop_module
 from continuum.replay.machine import Machine
+from continuum.replay.matching import Drift
 from continuum.replay.turns import Completed, Failed, RunInfo, ScheduledActivity, Stuck, Turn
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -35,6 +39,23 @@ async def refund(cents: int) -> int:
 @activity(name="ping")
 async def ping() -> int:
     raise AssertionError("workflow tests perform no activity")
+
+
+async def _settle(cents: int, times: int = 1) -> int:
+    return cents * times
+
+
+async def _audit(cents: int) -> int:
+    return cents
+
+
+with scoped_catalog():  # children that tests start; a fixture makes them known while a test runs
+    settle = workflow(name="settle")(_settle)
+    audit = workflow(name="audit")(_audit)
+
+
+FIRST_CHILD = str(uuid5(UUID(RUN_ID), "1/1"))  # the run id of what the first command starts
+CANCEL = Answer(EventType.CANCEL_REQUESTED, message_id="00000000-0000-4000-8000-00000000000c")
 
 
 def an_info(**changes: Any) -> RunInfo:
@@ -62,6 +83,13 @@ def broken(command_id: int, error: BaseException | Failure) -> Answer:
 def signal(name: str, value: object = None) -> Answer:
     payload = None if value is None else shape_of(object).encode(value)
     return Answer(EventType.SIGNAL_RECEIVED, name=name, payload=payload)
+
+
+def ended(run_id: str, value: object = None, error: BaseException | None = None) -> Answer:
+    """A child completed with a value, or failed with an error."""
+    if error is not None:
+        return Answer(EventType.CHILD_FAILED, name=run_id, payload=failure_of(error).encode())
+    return Answer(EventType.CHILD_COMPLETED, name=run_id, payload=shape_of(object).encode(value))
 
 
 def line(event: Event) -> str:
@@ -149,7 +177,16 @@ class ARun:
             again = self.replayed()
             assert state_of(again) == state_of(self.machine)
             if turn.outcome is None:
-                assert again.turn((), self.at) == Turn((), (), (), turn.deadline, None)
+                rest = Turn(
+                    (),
+                    (),
+                    (),
+                    turn.deadline,
+                    None,
+                    has_errands=turn.has_errands,
+                    is_cancelling=turn.is_cancelling,
+                )
+                assert again.turn((), self.at) == rest
             again.close()
         return lines(turn.events)
 
@@ -181,6 +218,17 @@ def a_flow(fn: Callable[..., Any], **options: Any) -> Workflow[..., Any]:
 
 def a_run(fn: Callable[..., Any], *args: Any, **options: Any) -> ARun:
     return ARun(a_flow(fn), *args, **options)
+
+
+def drift_of(run: ARun, code: Callable[..., Any]) -> Drift:
+    """Replay a run's history with other code; it must drift, write nothing and be of no more use."""
+    machine = run.fresh(a_flow(code))
+    with pytest.raises(Drift) as caught:
+        machine.replay(run.history)
+    turn = machine.turn((), run.at)
+    assert (turn.events, turn.scheduled, turn.outcome) == ((), (), None)
+    machine.close()
+    return caught.value
 
 
 class CancelledOnArrival:

@@ -16,7 +16,20 @@ from continuum.model.events import Event, EventType
 from continuum.replay import context
 from continuum.replay.machine import Machine
 from continuum.replay.matching import Drift
-from tests.unit.replay.builders import START, ARun, a_flow, a_run, broken, charge, done, lines, ping, refund, signal
+from tests.unit.replay.builders import (
+    START,
+    ARun,
+    a_flow,
+    a_run,
+    broken,
+    charge,
+    done,
+    drift_of,
+    lines,
+    ping,
+    refund,
+    signal,
+)
 
 Code = Callable[[], Awaitable[object]]
 
@@ -24,17 +37,6 @@ Code = Callable[[], Awaitable[object]]
 async def pay_twice() -> int:
     first = await charge(1)
     return first + await charge(2)
-
-
-def drift_of(run: ARun, code: Code) -> Drift:
-    """Replay a run's history with other code; it must drift, write nothing and be of no more use."""
-    machine = run.fresh(a_flow(code))
-    with pytest.raises(Drift) as caught:
-        machine.replay(run.history)
-    turn = machine.turn((), run.at)
-    assert (turn.events, turn.scheduled, turn.outcome) == ((), (), None)
-    machine.close()
-    return caught.value
 
 
 def paid_once() -> ARun:

@@ -41,7 +41,7 @@ _HELD = f"""UPDATE {{runs}} SET
         ended_at = CASE WHEN c.ends THEN {{now}} ELSE ended_at END
     FROM {_COMMITS}
     WHERE id = c.of_run AND COALESCE(lease_owner, '') = c.owner AND lease_token = c.token AND generation = c.of_generation
-      AND last_seq = c.base_seq AND state IN ('running', 'suspended')
+      AND last_seq = c.base_seq AND state IN ('running', 'suspended', 'cancelling')
     RETURNING"""
 
 _RUN_COLUMNS = """id, workflow, version, namespace, state, generation, last_seq, lease_owner, lease_token, wake_at,
@@ -144,7 +144,7 @@ VALUES (:id, :workflow, :version, :namespace, :state, 1, :last_seq, :owner, :tok
 """,
 )
 
-APPEND = _only_sqlite(
+APPEND = Statement(
     "commit.append",
     "Append an event.",
     f"""

@@ -3,7 +3,7 @@
 # ruff: noqa: S608  templates are put together from constants; every value is bound
 
 from continuum.journal.sql.statements.book import Statement
-from continuum.journal.sql.statements.runs import ACTIVE, WAITING
+from continuum.journal.sql.statements.runs import ACTIVE, GOING, WAITING
 from continuum.journal.sql.statements.schedules import IS_DUE
 from continuum.journal.sql.statements.sweeps import HOLDERS
 
@@ -15,12 +15,13 @@ WITH RECURSIVE {HOLDERS.format(alias="of_runs", table="{runs}")},
 {HOLDERS.format(alias="of_tasks", table="{tasks}")},
 holders AS (SELECT owner FROM of_runs UNION SELECT owner FROM of_tasks)
 SELECT
-    EXISTS (SELECT 1 FROM {{runs}} AS r WHERE r.lease_owner IS NULL AND r.state = 'running')
+    EXISTS (SELECT 1 FROM {{runs}} AS r WHERE r.lease_owner IS NULL AND r.state IN {GOING})
     OR EXISTS (SELECT 1 FROM {{runs}} AS r
                WHERE r.lease_owner IS NULL AND r.state IN {WAITING} AND r.wake_at <= (SELECT {{now}}))
     OR EXISTS (SELECT 1 FROM {{inbox}} AS m JOIN {{runs}} AS r ON r.id = m.run_id
                WHERE m.read_at IS NULL AND r.lease_owner IS NULL
-                 AND (r.state = 'suspended' OR (r.state IN {ACTIVE} AND m.kind = 'cancel'))) AS runs,
+                 AND (r.state = 'suspended' OR (r.state = 'pending' AND m.kind = 'compensate')
+                      OR (r.state IN {ACTIVE} AND m.kind = 'cancel'))) AS runs,
     EXISTS (SELECT 1 FROM {{tasks}} AS t WHERE t.lease_owner IS NULL AND t.available_at <= (SELECT {{now}})) AS tasks,
     EXISTS (SELECT 1 FROM {{owners}} AS o WHERE o.expires_at < (SELECT {{now}}))
     OR EXISTS (SELECT 1 FROM holders AS h WHERE h.owner IS NOT NULL

@@ -4,13 +4,15 @@
 
 from continuum.journal.sql.statements.book import Statement
 
-ACTIVE = "('pending', 'running', 'suspended', 'blocked')"
+ACTIVE = "('pending', 'running', 'suspended', 'cancelling', 'blocked')"
+GOING = "('running', 'cancelling')"
 WAITING = "('pending', 'suspended', 'blocked')"
 ENDED = "('completed', 'failed', 'cancelled')"
 
 COLUMNS = """CAST(r.id AS text) AS run_id, r.workflow, r.version, r.namespace, r.state, r.generation, r.last_seq,
        r.lease_owner, r.lease_token, r.wake_at, r.created_at, r.ended_at, CAST(r.attributes AS text) AS attributes,
-       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context"""
+       r.idempotency_key, r.fingerprint, r.crashes, r.reason, r.retention_seconds, r.retention_until, r.trace_context,
+       CAST(r.parent_id AS text) AS parent_id, r.depth"""
 EVENT = """e.seq, e.type, e.at, e.command_id, CAST(e.message_id AS text) AS message_id, e.name, e.payload, e.key,
        e.format"""
 MESSAGE = """CAST(m.id AS text) AS message_id, CAST(m.run_id AS text) AS run_id, m.kind, m.name, m.payload, m.generation,
@@ -20,6 +22,11 @@ MESSAGE = """CAST(m.id AS text) AS message_id, CAST(m.run_id AS text) AS run_id,
 
 _MINE = "((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE"
 
+# A cancel is honoured in whatever state and needs no code. One that compensates needs the code, and finds nothing to
+# undo in a run that never began.
+_READABLE = f"""(r.state = 'suspended' AND {_MINE}) OR (r.state = 'pending' AND m.kind = 'compensate' AND {_MINE})
+            OR (r.state IN {ACTIVE} AND m.kind = 'cancel')"""
+
 # Three arms instead of one OR, because each has its partial index: with 200,000 parked runs and 26 claimable ones
 # 1 ms against 40. The limit stands in a materialized query, which no join can run twice.
 _CANDIDATES = f"""
@@ -28,7 +35,7 @@ moment AS MATERIALIZED (SELECT {{now}} AS now),
 candidates AS MATERIALIZED (
     SELECT id FROM (
         SELECT r.id FROM {{runs}} AS r
-        WHERE r.lease_owner IS NULL AND r.state = 'running' AND {_MINE}
+        WHERE r.lease_owner IS NULL AND r.state IN {GOING} AND {_MINE}
         LIMIT :n) AS interrupted
     UNION
     SELECT id FROM (
@@ -39,7 +46,7 @@ candidates AS MATERIALIZED (
     SELECT id FROM (
         SELECT DISTINCT m.run_id AS id FROM {{inbox}} AS m JOIN {{runs}} AS r ON r.id = m.run_id
         WHERE m.read_at IS NULL AND r.lease_owner IS NULL
-          AND ((r.state = 'suspended' AND {_MINE}) OR (r.state IN {ACTIVE} AND m.kind = 'cancel'))
+          AND ({_READABLE})
         LIMIT :n) AS written),
 """
 _CHOSEN = f"""
@@ -48,18 +55,19 @@ moment AS MATERIALIZED (SELECT {{now}} AS now),
 candidates AS MATERIALIZED (
     SELECT r.id FROM {{runs}} AS r
     WHERE r.id {{among:ids uuid}} AND r.lease_owner IS NULL AND (
-        (r.state = 'running' AND {_MINE})
+        (r.state IN {GOING} AND {_MINE})
         OR (r.state IN {WAITING} AND r.wake_at <= (SELECT now FROM moment) AND {_MINE})
         OR EXISTS (
             SELECT 1 FROM {{inbox}} AS m WHERE m.run_id = r.id AND m.read_at IS NULL
-            AND ((r.state = 'suspended' AND {_MINE}) OR (r.state IN {ACTIVE} AND m.kind = 'cancel'))))),
+            AND ({_READABLE})))),
 """
 # What the arms saw is looked at again on the locked row: a run that was leased meanwhile is no longer ours to take.
 _LOCKED = f"""chosen AS MATERIALIZED (
     SELECT r.id FROM {{runs}} AS r
     WHERE r.id {{within:SELECT c.id FROM candidates AS c}} AND r.lease_owner IS NULL AND r.state IN {ACTIVE}
     ORDER BY r.id LIMIT :n {{lock:r}})"""
-_LEASE = """UPDATE {runs} SET lease_owner = :owner, lease_token = lease_token + 1, state = 'running', reason = NULL
+_LEASE = """UPDATE {runs} SET lease_owner = :owner, lease_token = lease_token + 1, reason = NULL,
+        state = CASE WHEN state = 'cancelling' THEN state ELSE 'running' END
     WHERE id {within:SELECT c.id FROM chosen AS c} AND EXISTS (SELECT 1 FROM {owners} AS o WHERE o.owner = :owner)
     RETURNING CAST(id AS text) AS run_id, lease_token, generation, last_seq"""
 

@@ -7,7 +7,7 @@ whatever order it comes upon them: who never waits is in no circle.)
 # ruff: noqa: S608  templates are put together from constants; every value is bound
 
 from continuum.journal.sql.statements.book import Statement
-from continuum.journal.sql.statements.runs import ACTIVE, ENDED
+from continuum.journal.sql.statements.runs import ACTIVE, ENDED, GOING
 
 PAGE = 1_000  # rows that one statement of a sweep takes: enough to be set-based, few enough to hold locks briefly
 
@@ -39,10 +39,10 @@ WITH lost AS MATERIALIZED (
     SELECT r.id FROM {{runs}} AS r WHERE r.lease_owner {{among:dead text}} AND r.state IN {ACTIVE}
     LIMIT {PAGE} {{lock:r}})
 UPDATE {{runs}} SET lease_owner = NULL, lease_token = lease_token + 1,
-    crashes = crashes + CASE WHEN state = 'running' THEN 1 ELSE 0 END,
-    state = CASE WHEN state = 'running' AND crashes + 1 >= :crashes_max THEN 'blocked' ELSE state END,
-    wake_at = CASE WHEN state = 'running' AND crashes + 1 >= :crashes_max THEN {{later::backoff}} ELSE wake_at END,
-    reason = CASE WHEN state = 'running' AND crashes + 1 >= :crashes_max
+    crashes = crashes + CASE WHEN state IN {GOING} THEN 1 ELSE 0 END,
+    state = CASE WHEN state IN {GOING} AND crashes + 1 >= :crashes_max THEN 'blocked' ELSE state END,
+    wake_at = CASE WHEN state IN {GOING} AND crashes + 1 >= :crashes_max THEN {{later::backoff}} ELSE wake_at END,
+    reason = CASE WHEN state IN {GOING} AND crashes + 1 >= :crashes_max
                   THEN 'its process died ' || CAST(crashes + 1 AS text) || ' times without a commit'
                   ELSE reason END
 WHERE id {{within:SELECT l.id FROM lost AS l}}
@@ -103,13 +103,38 @@ RETURNING seq
 
 OVER = Statement(
     "prune.over",
-    "Lock ended runs whose retention has passed.",
+    "Lock ended runs whose retention has passed; a parent that goes on may still ask for its children.",
     f"""
 SELECT CAST(r.id AS text) AS run_id FROM {{runs}} AS r
 WHERE r.retention_until < (SELECT {{now}}) AND r.state IN {ENDED}
+  AND NOT EXISTS (SELECT 1 FROM {{runs}} AS p WHERE p.id = r.parent_id AND p.state IN {ACTIVE})
 ORDER BY r.retention_until LIMIT :limit {{lock:r}}
 """,
 )
+
+
+OLD_GENERATIONS = Statement(
+    "prune.old_generations",
+    "Find generations that runs have left behind for longer than their retention.",
+    """
+SELECT CAST(e.run_id AS text) AS run_id, e.generation FROM {runs} AS r
+JOIN {events} AS e ON e.run_id = r.id AND e.generation < r.generation AND e.type = 'continued'
+WHERE r.generation > 1 AND e.at < (SELECT {later:-r.retention_seconds})
+LIMIT :limit
+""",
+)
+
+
+def _delete_generation(table: str) -> Statement:
+    return Statement(
+        f"prune.generations.{table}",
+        f"Delete the rows of old generations in {table}.",
+        f"DELETE FROM {{{table}}} WHERE run_id {{among:ids uuid}} AND ((run_id, generation) IN (\n"
+        "    SELECT w.of_run, w.of_generation FROM {rows:w(of_run uuid, of_generation integer)})) IS TRUE",
+    )
+
+
+PRUNE_GENERATIONS = (_delete_generation("events"), _delete_generation("snapshots"))
 
 
 def _delete(table: str, column: str, *, only: str | None = None) -> Statement:
