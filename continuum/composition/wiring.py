@@ -363,8 +363,7 @@ class Wiring:
             attempts=options["attempts"],
             backoff=options["backoff"],
         )
-        if self.settings.on("schedule_runner"):
-            self.wakes.fire_schedules = runner.nudge
+        self.wakes.fire_schedules = runner.nudge if self.settings.on("schedule_runner") else self.wakes.fire_schedules
         return runner
 
     async def _cancel(self, run_id: str) -> None:  # the client is made last

@@ -1,3 +1,4 @@
+# long: narrow protocols, one after the other; who implements one sees the others
 """What a journal must be able to do, in narrow protocols: each component names the one that it needs.
 
 Every method is one atomic step. `now` in the comments is always the database's clock. The rules of who may write what
