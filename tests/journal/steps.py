@@ -60,7 +60,7 @@ async def run_in(journal: Journal, state: RunState) -> str:
     match state:
         case RunState.BLOCKED:
             await land(journal, a_block(lease, backoff_seconds=3600.0))
-        case RunState.RUNNING | RunState.SUSPENDED:
+        case RunState.RUNNING | RunState.SUSPENDED | RunState.CANCELLING:
             await land(journal, a_release(lease, state=state))
         case _:
             await land(journal, an_ending(lease, state))

@@ -8,6 +8,7 @@ were empty. Counted are the pages that a statement touches, which a busy machine
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -21,7 +22,7 @@ from continuum.journal.sql.dialects.postgres import POSTGRES
 from continuum.journal.sql.lines import Line
 from continuum.journal.sql.rows import message_columns
 from continuum.journal.sql.sheets import commit_cells, event_cells
-from continuum.journal.sql.statements import batches, inbox, listing, pulse, runs, sweeps, tasks
+from continuum.journal.sql.statements import batches, inbox, listing, pulse, runs, schedules, sweeps, tasks
 from continuum.journal.sql.statements.book import Book, Statement
 from tests.journal.backends import INSTANCE
 from tests.journal.builders import MINE, OTHER, OWNER, TTL, Lease, a_commit, a_signal, an_owner, answered
@@ -46,6 +47,15 @@ FROM generate_series(1, 20) AS g;
 UPDATE continuum_runs SET wake_at = now() - interval '1 s' WHERE id IN (
     SELECT ('00000000-0000-7000-9000-' || lpad(to_hex(g), 12, '0'))::uuid FROM generate_series(101, 106) AS g);
 """
+SCHEDULES = """
+INSERT INTO continuum_schedules (id, workflow, namespace, timing, input, overlap, catch_up_seconds, state, next_at, wake_at,
+       last_run_id, buffered_at, attempts, fired, skipped, missed, revision, created_at, changed_at)
+SELECT 's' || g, 'w' || (g % 10), 'default', '{}', '', 'skip', 0, 'active',
+       now() + g * interval '1 minute' - interval '20 minutes', now() + g * interval '1 minute' - interval '20 minutes',
+       ('00000000-0000-7000-9000-' || lpad(to_hex(g), 12, '0'))::uuid,
+       CASE WHEN g % 1000 = 0 THEN now() END, 0, 0, 0, 0, 1, now(), now()
+FROM generate_series(1, 20000) AS g;
+"""
 LEASE = f"""
 INSERT INTO continuum_runs (id, workflow, version, namespace, state, generation, last_seq, lease_owner, lease_token, created_at)
 SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(g), 12, '0'))::uuid, '{MINE[0][0]}', 1, 'default', 'running', 1, 1,
@@ -62,6 +72,7 @@ FROM generate_series(1, {LEASED}) AS g;
 NOTHING_DUE = """
 UPDATE continuum_runs SET wake_at = now() + interval '1 day' WHERE lease_owner IS NULL AND wake_at < now();
 DELETE FROM continuum_inbox;
+UPDATE continuum_schedules SET wake_at = now() + interval '1 day' WHERE wake_at < now();
 """
 
 
@@ -116,7 +127,13 @@ def cases() -> list[Case]:
         Case(sweeps.RUNS, 60, {"dead": ["node-8/continuum/boot-8/1"], "crashes_max": 5, "backoff": 1.0}),
         Case(sweeps.LOST_TASKS, 60, {"dead": ["node-8/continuum/boot-8/1"]}),
         Case(sweeps.OVER, 60, {"limit": 100}),
+        Case(schedules.DUE, 400, {"workflows": [f"w{n}" for n in range(5)], "grace": 5.0, "n": 100}),
+        Case(schedules.MOVE, 400, {"m": [_moved(f"s{n}") for n in range(1, 20)]}),
     ]
+
+
+def _moved(schedule_id: str) -> tuple[object, ...]:
+    return (schedule_id, 1, "active", *[datetime(2100, 1, 1, tzinfo=UTC)] * 3, uuid7(), None, 0, None, 1, 0, 0)
 
 
 def _page(*, limit: int) -> dict[str, object]:
@@ -152,19 +169,24 @@ async def seed(url: str, condition: str) -> Line:
         await journal.register(an_owner(owner), ttl_seconds=TTL)
     await journal.close()
     raw = await connect(url)
-    for table in ("runs", "events", "inbox", "tasks"):
+    for table in ("runs", "events", "inbox", "tasks", "schedules"):
         await raw.execute(f"ALTER TABLE continuum_{table} SET (autovacuum_enabled = off)")
     line = Line(engine, Book(POSTGRES), lock_timeout_seconds=1.0, answer_timeout_seconds=60.0)
     driver = await line.driver()
     if condition == "planned when empty":
-        await raw.execute("ANALYZE continuum_runs, continuum_inbox, continuum_tasks, continuum_events")
+        await raw.execute(
+            "ANALYZE continuum_runs, continuum_inbox, continuum_tasks, continuum_events, continuum_schedules"
+        )
         await prepare(driver)
         await executed(driver)
     else:
         await prepare(driver)
     await raw.execute(SEED)
+    await raw.execute(SCHEDULES)
     if condition.startswith("analyzed"):
-        await raw.execute("ANALYZE continuum_runs, continuum_inbox, continuum_tasks, continuum_events")
+        await raw.execute(
+            "ANALYZE continuum_runs, continuum_inbox, continuum_tasks, continuum_events, continuum_schedules"
+        )
     await raw.execute(LEASE)
     await raw.close()
     if condition == "planned when empty":
