@@ -29,6 +29,10 @@ def _duration(name: str, value: Any) -> float:
     return result
 
 
+def _maybe_duration(name: str, value: Any) -> float | None:
+    return None if value is None else _duration(name, value)
+
+
 def _count(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigurationError(f"{name} must be an integer of at least 1, not {value!r}")
@@ -186,6 +190,9 @@ PARTS: tuple[Part, ...] = (
         (
             Option("interval", 60.0, _duration, "seconds between passes"),
             Option("batch", 500, _count, "runs deleted at once"),
+            Option(
+                "results", None, _maybe_duration, "seconds that results under idempotency keys are kept; None: for ever"
+            ),
         ),
         "deletes ended runs past their retention",
         "other nodes prune",

@@ -375,8 +375,7 @@ class Wiring:
             self._name("pruner"),
             node=self.node,
             journal=self.journal,
-            interval=self._every(options["interval"]),
-            batch=options["batch"],
+            **{**options, "interval": self._every(options["interval"])},
         )
 
     def _client(self) -> Client:

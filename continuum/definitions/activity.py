@@ -14,9 +14,16 @@ from msgspec.structs import replace
 from continuum.definitions.calls import Call
 from continuum.definitions.catalog import catalog
 from continuum.definitions.signatures import Signature, durable_name, refuse_wrong_kind
-from continuum.errors import ActivityFailed, ActivityTimedOut, ConfigurationError, DefinitionError
+from continuum.errors import (
+    ActivityFailed,
+    ActivityTimedOut,
+    ConfigurationError,
+    DefinitionError,
+    DurableValueError,
+)
 from continuum.model.events import EventType
 from continuum.model.failure import Failure
+from continuum.model.names import NAME_MAX, is_short_name
 from continuum.model.policy import Duration, Retry, seconds
 from continuum.model.tasks import MINUTE, TaskOptions
 from continuum.replay.context import current_machine
@@ -170,6 +177,12 @@ class Activity(Generic[P, R_co]):
             raise DefinitionError(
                 f"activity {self.name}: idempotency_key must be a str or None, not {key!r}; say str(…)"
             )
+        if key is not None and not is_short_name(key):
+            raise DurableValueError(
+                f"activity {self.name}: an idempotency_key has 1 to {NAME_MAX} characters, none of them a control "
+                f"character, not {key[:NAME_MAX]!r}; make a hash of what is longer",
+                path="/idempotency_key",
+            )
         return key
 
 
@@ -313,8 +326,10 @@ def activity(
         heartbeat_timeout: longest silence between two `activity_context().heartbeat()`; None: not watched.
         queue: which limits and workers apply.
         priority: higher first, -32767 to 32767.
-        idempotency_key: computed from the arguments; offered as `activity_context().idempotency_key` and part of what
-            replay compares. By default the key is unique per call and the same for all of its attempts.
+        idempotency_key: computed from the arguments, 1 to 200 characters. A call whose key has succeeded before, in any
+            run of the namespace, is answered by that result and not performed again; with other arguments it fails with
+            an IdempotencyConflict. It is no lock: calls at the same time may both be performed. By default nothing is
+            remembered, and `activity_context().idempotency_key` is unique per call, the same for all of its attempts.
         compensate: the activity that undoes it. It is called with the result, and owed once there is one; bound to
             arguments (`refund.bound(order_id)`) it is owed from scheduling on, so that a call that timed out is undone
             as well. `continuum.compensate_all()` and its kin say when.

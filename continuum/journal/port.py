@@ -20,6 +20,7 @@ from continuum.errors import ContinuumError, JournalUnavailable
 from continuum.model.events import Event
 from continuum.model.messages import Message
 from continuum.model.owners import Owner
+from continuum.model.results import ActivityResult, ResultKey
 from continuum.model.runs import Attributes, Ending, RunRow
 from continuum.model.schedules import Definition, Progress, ScheduleRow, ScheduleState
 from continuum.model.states import RunState
@@ -257,6 +258,10 @@ class TaskJournal(Protocol):
         """Store the details of running attempts; return those that are still theirs (the others are to be cancelled)."""
         ...
 
+    async def results(self, keys: Sequence[ResultKey]) -> Sequence[ActivityResult]:
+        """Return what is remembered under these keys."""
+        ...
+
     async def next_task_at(self, activities: Sequence[str]) -> datetime | None:
         """Return when the next free task of these activities becomes available, if any waits."""
         ...
@@ -299,6 +304,10 @@ class KeepingJournal(Protocol):
 
     async def save_snapshot(self, run_id: str, *, generation: int, seq: int, blob: bytes) -> bool:
         """Store a compacted prefix of a history, replacing an older one; False if a newer one is there."""
+        ...
+
+    async def prune_results(self, *, age_seconds: float, limit: int) -> int:
+        """Forget up to `limit` results of activities that are older than that; return how many."""
         ...
 
     async def prune(self, *, limit: int) -> Sequence[str]:

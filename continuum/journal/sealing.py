@@ -1,3 +1,4 @@
+# long: the port once more, method by method, with a codec around what carries payloads
 """The host's payload codec around a journal: everything that is stored passes it, nothing else knows of it.
 
 Sealed are event payloads, messages, heartbeat details and snapshots: whatever a user's value is in. Attributes, names
@@ -30,6 +31,7 @@ from continuum.model.events import Event, EventType
 from continuum.model.messages import Message, MessageKind
 from continuum.model.owners import Owner
 from continuum.model.packing import pack_history, unpack_history
+from continuum.model.results import ActivityResult, ResultKey
 from continuum.model.runs import Ending, NewChild, RunRow
 from continuum.model.schedules import Definition, Progress, ScheduleRow, ScheduleState
 from continuum.model.states import RunState
@@ -87,18 +89,45 @@ class SealedJournal:
     def _seal_turn(self, write: Start | Commit) -> Start | Commit:
         write = replace(
             write,
-            events=tuple(self._seal_event(write.run_id, event) for event in write.events),
+            events=self._seal_events(write.run_id, write.events),
             children=tuple(self._seal_child(child) for child in write.children),
         )
         if isinstance(write, Start):
             return write
         opened = write.continues
         if opened is not None:
-            opened = replace(opened, events=tuple(self._seal_event(write.run_id, event) for event in opened.events))
-        return replace(write, posts=tuple(self._seal_message(message) for message in write.posts), continues=opened)
+            opened = replace(opened, events=self._seal_events(write.run_id, opened.events))
+        return replace(
+            write,
+            posts=tuple(self._seal_message(message) for message in write.posts),
+            results=tuple(self._seal_result(result) for result in write.results),
+            continues=opened,
+        )
 
     def _seal_start(self, start: Start) -> Start:
-        return replace(start, events=tuple(self._seal_event(start.run_id, event) for event in start.events))
+        return replace(start, events=self._seal_events(start.run_id, start.events))
+
+    def _seal_events(self, run_id: str, events: Sequence[Event]) -> tuple[Event, ...]:
+        return tuple(self._seal_event(run_id, event) for event in events)
+
+    def _seal_result(self, result: ActivityResult) -> ActivityResult:
+        run_id, activity = result.run_id, result.key.activity
+        return replace(
+            result,
+            arguments=self._seal(result.arguments, run_id, EventType.ACTIVITY_SCHEDULED.value, activity),
+            payload=self._seal(result.payload, run_id, RESULT, activity),
+        )
+
+    def _open_result(self, result: ActivityResult) -> ActivityResult:
+        run_id, activity = result.run_id, result.key.activity
+        try:
+            return replace(
+                result,
+                arguments=self._open(result.arguments, run_id, EventType.ACTIVITY_SCHEDULED.value, activity),
+                payload=self._open(result.payload, run_id, RESULT, activity),
+            )
+        except DurableValueError as error:
+            return replace(result, unreadable=str(error))
 
     def _seal_write(self, write: Write) -> Write:
         match write:
@@ -108,8 +137,9 @@ class SealedJournal:
                 return StartMany(tuple(self._seal_start(start) for start in starts))
             case Post(message):
                 return Post(self._seal_message(message))
-            case Finish(attempt, message):
-                return Finish(attempt, self._seal_message(message))
+            case Finish(attempt, message, result):
+                sealed_result = None if result is None else self._seal_result(result)
+                return Finish(attempt, self._seal_message(message), sealed_result)
             case _:
                 return write
 
@@ -159,6 +189,10 @@ class SealedJournal:
         arguments = self._open(task.arguments, run_id, EventType.ACTIVITY_SCHEDULED.value, task.activity)
         details = self._open(task.details, run_id, HEARTBEAT, task.activity)
         return replace(task, arguments=arguments or b"{}", details=details)
+
+    async def results(self, keys: Sequence[ResultKey]) -> Sequence[ActivityResult]:
+        """Read and open; one that cannot be opened says so."""
+        return [self._open_result(result) for result in await self._journal.results(keys)]
 
     async def heartbeat_tasks(self, beats: Sequence[Beat]) -> Sequence[Attempt]:
         """Seal and store."""
@@ -341,6 +375,10 @@ class SealedJournal:
         """Delete."""
         return await self._journal.delete_schedule(schedule_id)
 
+    async def prune_results(self, *, age_seconds: float, limit: int) -> int:
+        """Forget."""
+        return await self._journal.prune_results(age_seconds=age_seconds, limit=limit)
+
     async def prune(self, *, limit: int) -> Sequence[str]:
         """Prune."""
         return await self._journal.prune(limit=limit)
@@ -358,7 +396,7 @@ class SealedJournal:
         return self._journal.listen()
 
 
-HEARTBEAT = "heartbeat"
+HEARTBEAT, RESULT = "heartbeat", "activity_result"
 SCHEDULE = "schedule"  # its payload context carries the schedule's id in place of a run's
 
 _ENDINGS = {

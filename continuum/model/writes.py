@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from continuum.model.events import Event
 from continuum.model.messages import Message, MessageKind
+from continuum.model.results import ActivityResult
 from continuum.model.runs import Attributes, NewChild, NewRun
 from continuum.model.states import RunState
 from continuum.model.tasks import Attempt, NewTask
@@ -84,6 +85,7 @@ class Commit(Struct, frozen=True, kw_only=True, gc=False):
     tasks: tuple[NewTask, ...] = ()
     resolved: tuple[int, ...] = ()  # command ids whose tasks go, whoever holds them
     read: tuple[ReadMessage, ...] = ()
+    results: tuple[ActivityResult, ...] = ()  # successes under an idempotency key, for other runs
     children: tuple[NewChild, ...] = ()
     posts: tuple[Message, ...] = ()
     cascade: MessageKind | None = None
@@ -116,6 +118,7 @@ class Finish(Struct, frozen=True, gc=False):
 
     attempt: Attempt
     message: Message
+    result: ActivityResult | None = None  # a success under an idempotency key, for other runs
 
 
 class RetryTask(Struct, frozen=True, gc=False):

@@ -12,18 +12,20 @@ import asyncio
 import contextlib
 import contextvars
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from continuum.definitions.activity import Activity
 from continuum.errors import ContinuumError
 from continuum.journal.port import TaskJournal
 from continuum.model.failure import Failure
+from continuum.model.results import ActivityResult
 from continuum.model.tasks import Attempt, Beat, ClaimedTask, TaskKey
 from continuum.runtime.attempt import RunningAttempt, Workplace
 from continuum.runtime.component import Loop
 from continuum.runtime.delivery import Delivery
 from continuum.runtime.node import Node
+from continuum.runtime.recalling import key_of, recalled, recorded
 from continuum.runtime.threads import DaemonThreads
 from continuum.runtime.wakes import Wakes
 
@@ -87,6 +89,7 @@ class ActivitySupervisor(Loop):
         self._taken_threads = 0
         self._attempts: dict[TaskKey, RunningAttempt] = {}
         self._known: dict[Attempt, None] = {}  # begun, or ended with their last write still on its way
+        self._asking: dict[TaskKey, ClaimedTask] = {}  # accepted; it is being asked what is known under their keys
         self._starved = False  # somebody asked for a slot and got none
         self._chores: set[asyncio.Task[None]] = set()
         self._place = self._workplace()
@@ -145,25 +148,56 @@ class ActivitySupervisor(Loop):
     # --- attempts -----------------------------------------------------------------------------------------------------
 
     def begin(self, tasks: Sequence[ClaimedTask]) -> None:
-        """Begin attempts whose slots were reserved."""
+        """Begin attempts whose slots were reserved; those with an idempotency key once nothing is known under it."""
+        keyed = []
+        for task in tasks:
+            activity = self._accepted(task)
+            if activity is not None and task.idempotency_key is None:
+                self._begin(task, activity)
+            elif activity is not None:
+                self._asking[task.attempt.key] = task
+                keyed.append(task)
+        if keyed:
+            self._chore(self._recall(keyed))
+
+    def _accepted(self, task: ClaimedTask) -> Activity[..., Any] | None:
+        """Return the code of a task that is to be begun here and now; else its slot is given back."""
+        activity = self.activities.get(task.activity)
+        if activity is None or not self.is_open:
+            self._take(task.options.queue, activity, -1)
+            self._delivery.never_begun(task.attempt)
+            return None
+        if task.attempt in self._known:  # freed by a write that came late, and claimed by us again: it has begun
+            self._take(task.options.queue, activity, -1)
+            return None
+        self.withdraw([task.attempt.key])  # what is older runs under a lease that was lost: its result would be refused
+        self._known[task.attempt] = None
+        return activity
+
+    def _begin(self, task: ClaimedTask, activity: Activity[..., Any]) -> None:
+        attempt = RunningAttempt(task, activity, self._place)
+        self._attempts[task.attempt.key] = attempt
+        if self._node.emit.is_heard:
+            self._node.emit("activity.started", activity=task.activity, **_facts(task))
+        attempt.begin()
+
+    async def _recall(self, tasks: Sequence[ClaimedTask]) -> None:
+        """Answer tasks by what is known under their keys, and begin the others."""
+        known = await recorded(self._journal, self._node.clock, tasks)
         for task in tasks:
             activity = self.activities.get(task.activity)
-            if activity is None or not self.is_open:
-                self._take(task.options.queue, activity, -1)
-                self._delivery.never_begun(task.attempt)
+            if activity is None or self._asking.get(task.attempt.key) is not task:  # withdrawn meanwhile
                 continue
-            if task.attempt in self._known:  # freed by a write that came late, and claimed by us again: it has begun
-                self._take(task.options.queue, activity, -1)
+            del self._asking[task.attempt.key]
+            answer = recalled(task, activity, known.get(key_of(task)))
+            if answer is None:
+                self._begin(task, activity)
                 continue
-            older = self._attempts.get(task.attempt.key)
-            if older is not None:  # under a lease that was lost: its result would be refused
-                older.cancel()
-            attempt = RunningAttempt(task, activity, self._place)
-            self._attempts[task.attempt.key] = attempt
-            self._known[task.attempt] = None
-            if self._node.emit.is_heard:
-                self._node.emit("activity.started", activity=task.activity, **_facts(task))
-            attempt.begin()
+            self._take(task.options.queue, activity, -1)
+            if isinstance(answer, ActivityResult):
+                self._delivery.recalled(task, answer, self)
+            else:
+                self._delivery.failed(task, answer, self)
 
     def release(self, task: ClaimedTask) -> None:
         """Free a claimed task that found no slot."""
@@ -175,6 +209,10 @@ class ActivitySupervisor(Loop):
             attempt = self._attempts.get(key)
             if attempt is not None:
                 attempt.cancel()
+            asking = self._asking.pop(key, None)
+            if asking is not None:  # it has not begun, and will not
+                self._take(asking.options.queue, self.activities.get(asking.activity), -1)
+                self._known.pop(asking.attempt, None)
 
     def knows(self, attempt: Attempt) -> bool:
         """Tell whether this try is running here, or its last write is still on its way."""
@@ -215,7 +253,10 @@ class ActivitySupervisor(Loop):
         if attempt.details is None:
             self._delivery.failed(attempt.task, failure, self)
             return
-        chore = asyncio.get_running_loop().create_task(self._remember_and_fail(attempt, failure))
+        self._chore(self._remember_and_fail(attempt, failure))
+
+    def _chore(self, coroutine: Coroutine[object, None, None]) -> None:
+        chore = asyncio.get_running_loop().create_task(coroutine)
         self._chores.add(chore)
         chore.add_done_callback(self._chores.discard)
 
@@ -247,12 +288,14 @@ class ActivitySupervisor(Loop):
         for chore in tuple(self._chores):
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
+        self._asking.clear()
         self._place.threads.shutdown(wait=False, cancel_futures=True)
 
     async def drain(self, deadline_seconds: float) -> None:
         """Await running attempts until the deadline; then each loses this attempt and is retried elsewhere."""
         try:
             async with self._node.clock.timeout(deadline_seconds):
+                await asyncio.gather(*self._chores)  # some of which begin attempts
                 for attempt in tuple(self._attempts.values()):
                     await attempt.finished()
                 await asyncio.gather(*self._chores)

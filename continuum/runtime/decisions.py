@@ -10,6 +10,7 @@ from uuid import UUID, uuid5
 from continuum.model.events import PENDING, Answer, Event, EventType
 from continuum.model.failure import Failure
 from continuum.model.messages import Message, MessageKind
+from continuum.model.results import ActivityResult
 from continuum.model.runs import Ending, NewChild, NewRun, RunRow
 from continuum.model.states import RunState
 from continuum.model.writes import Commit, ReadMessage, Start
@@ -64,6 +65,11 @@ def read_by(letters: Sequence[Letter]) -> tuple[ReadMessage, ...]:
         for letter in letters
         if letter.is_stored
     )
+
+
+def successes_of(letters: Sequence[Letter]) -> tuple[ActivityResult, ...]:
+    """Return the results under idempotency keys that letters bring: they count even if nobody waits for them here."""
+    return tuple(letter.result for letter in letters if letter.result is not None)
 
 
 def why_stuck(turn: Turn, written: int, history_max: int) -> str | None:

@@ -14,11 +14,13 @@ from continuum.journal.group import GroupCommitter
 from continuum.model.failure import Failure
 from continuum.model.messages import Message, MessageKind
 from continuum.model.policy import GiveUp, RetryLater, decide
+from continuum.model.results import ActivityResult
 from continuum.model.tasks import Attempt, ClaimedTask
 from continuum.model.writes import Finish, FreeTask, Landed, Post, Posted, RetryTask, Unwritable, Verdict
 from continuum.runtime.execution import Execution
 from continuum.runtime.home import Letter, Settled
 from continuum.runtime.node import Node
+from continuum.runtime.recalling import key_of
 from continuum.runtime.registry import Registry
 from continuum.runtime.wakes import Wakes
 
@@ -48,7 +50,15 @@ class Delivery:
         """Deliver what an attempt returned."""
         if self._node.emit.is_heard:
             self._node.emit("activity.completed", activity=task.activity, **_facts(task))
-        self._answer(task, MessageKind.ACTIVITY_COMPLETED, payload, tended)
+        result = None
+        if task.idempotency_key is not None:
+            result = ActivityResult(key_of(task), task.attempt.key.run_id, task.arguments, payload)
+        self._answer(task, MessageKind.ACTIVITY_COMPLETED, payload, tended, result)
+
+    def recalled(self, task: ClaimedTask, result: ActivityResult, tended: Tended) -> None:
+        """Deliver what was returned before under the task's idempotency key, instead of an attempt."""
+        self._node.emit("activity.idempotency_hit", activity=task.activity, recorded_by=result.run_id, **_facts(task))
+        self._answer(task, MessageKind.ACTIVITY_COMPLETED, result.payload, tended)
 
     def failed(self, task: ClaimedTask, failure: Failure, tended: Tended) -> None:
         """Judge a failed attempt: it is retried later, or the failure is the answer."""
@@ -91,7 +101,9 @@ class Delivery:
         else:
             self._superseded(attempt, verdict)
 
-    def _answer(self, task: ClaimedTask, kind: MessageKind, payload: bytes, tended: Tended) -> None:
+    def _answer(
+        self, task: ClaimedTask, kind: MessageKind, payload: bytes, tended: Tended, result: ActivityResult | None = None
+    ) -> None:
         key = task.attempt.key
         message = Message(
             message_id=self._node.new_id(),
@@ -103,7 +115,13 @@ class Delivery:
             command_id=key.command_id,
         )
         execution = self._registry.get(key.run_id)
-        letter = Letter(message, is_stored=False, attempt=task.attempt, settled=lambda _: tended.settled(task.attempt))
+        letter = Letter(
+            message,
+            is_stored=False,
+            attempt=task.attempt,
+            settled=lambda _: tended.settled(task.attempt),
+            result=result,
+        )
         if execution is not None and execution.facts.generation == key.generation and execution.offer(letter):
             self._wakes.roads["local"] += 1
         else:
@@ -134,7 +152,8 @@ class Delivery:
         try:
             if letter.attempt is not None:
                 self._committer.submit(
-                    Finish(letter.attempt, letter.message), lambda verdict: self._finished(letter, verdict)
+                    Finish(letter.attempt, letter.message, letter.result),
+                    lambda verdict: self._finished(letter, verdict),
                 )
             else:
                 self._committer.submit(Post(letter.message), lambda verdict: self._sent_on(letter, verdict))

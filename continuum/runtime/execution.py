@@ -30,7 +30,7 @@ from continuum.model.writes import Commit, Landed, NextGeneration, Start, Unwrit
 from continuum.replay.machine import Machine
 from continuum.replay.matching import Drift
 from continuum.replay.turns import Continued, Errand, RunInfo, Turn
-from continuum.runtime.decisions import answers_to, ending_of, pending_start, read_by, too_long, why_stuck
+from continuum.runtime.decisions import answers_to, ending_of, pending_start, too_long, why_stuck
 from continuum.runtime.flight import Flight, Phase
 from continuum.runtime.home import Home, Letter, Settled
 from continuum.runtime.ledger import Ledger
@@ -244,11 +244,11 @@ class Execution:
 
     def _commit_turn(self, turn: Turn, letters: Sequence[Letter]) -> None:
         if isinstance(turn.outcome, Continued):
-            ends = self._ledger.continuation(turn, turn.outcome, read_by(letters), base_seq=self._written)
+            ends = self._ledger.continuation(turn, turn.outcome, letters, base_seq=self._written)
             self._fly(Flight(ends, turn, letters, ()))
             return
         tasks, leased = self._tasks_of(turn)
-        commit = self._ledger.of_turn(turn, tasks, read_by(letters), base_seq=self._written)
+        commit = self._ledger.of_turn(turn, tasks, letters, base_seq=self._written)
         if commit is None:
             _answer(letters)  # all of it was for commands that are over: there is nothing to write
             self._rest(turn)
@@ -268,7 +268,7 @@ class Execution:
 
     def _cancel(self, letters: Sequence[Letter]) -> None:
         """End the run by an ordinary fenced commit; no workflow code runs."""
-        commit = self._ledger.cancellation(self._home.database_now(), read_by(letters), base_seq=self._written)
+        commit = self._ledger.cancellation(self._home.database_now(), letters, base_seq=self._written)
         turn = Turn(commit.events, (), (), None, None)
         self.phase = LEAVING
         self._fly(Flight(commit, turn, letters, ()))

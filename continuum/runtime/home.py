@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 from msgspec import Struct
 
 from continuum.model.messages import Message
+from continuum.model.results import ActivityResult
 from continuum.model.runs import Ending
 from continuum.model.tasks import Attempt, ClaimedTask, TaskKey
 from continuum.model.writes import Verdict, Write
@@ -29,6 +30,7 @@ class Letter(Struct, frozen=True):
     is_stored: bool
     attempt: Attempt | None = None
     settled: Settled | None = None
+    result: ActivityResult | None = None  # a success under an idempotency key, for other runs
 
 
 E_contra = TypeVar("E_contra", contravariant=True)  # an execution

@@ -14,13 +14,15 @@ from msgspec.structs import replace
 
 from continuum.model.events import Event, EventType
 from continuum.model.messages import MessageKind
+from continuum.model.results import ActivityResult
 from continuum.model.runs import NewRun
 from continuum.model.states import RunState
 from continuum.model.tasks import Attempt, ClaimedTask, NewTask, TaskKey
 from continuum.model.writes import Commit, NextGeneration, ReadMessage, Start
 from continuum.replay.machine import Machine
 from continuum.replay.turns import Continued, RunInfo, ScheduledActivity, Turn
-from continuum.runtime.decisions import children_of, end_state, news_for_parent
+from continuum.runtime.decisions import children_of, end_state, news_for_parent, read_by, successes_of
+from continuum.runtime.home import Letter
 
 REASON_MAX = 16_384  # characters; a reason carries a traceback at most
 BLOCKED_BACKOFF_SECONDS = 10.0  # until a blocked run is tried again; code that fits may have arrived by then
@@ -60,16 +62,24 @@ class Ledger:
         )
 
     def of_turn(
-        self, turn: Turn, tasks: tuple[NewTask, ...], read: tuple[ReadMessage, ...], *, base_seq: int
+        self, turn: Turn, tasks: tuple[NewTask, ...], letters: Sequence[Letter], *, base_seq: int
     ) -> Commit | None:
-        """Return the commit of a turn; None if it changed nothing."""
+        """Return the commit of a turn on letters; None if it changed nothing."""
+        read, results = read_by(letters), successes_of(letters)
         state, wake_at = self._change(turn)
         if state is not None:
             self._state, self._wake_at = state, wake_at
-        elif not (turn.events or tasks or turn.resolved or read):
+        elif not (turn.events or tasks or turn.resolved or read or results):
             return None
         commit = self._commit(
-            base_seq, events=turn.events, tasks=tasks, resolved=turn.resolved, read=read, state=state, wake_at=wake_at
+            base_seq,
+            events=turn.events,
+            tasks=tasks,
+            resolved=turn.resolved,
+            read=read,
+            results=results,
+            state=state,
+            wake_at=wake_at,
         )
         if turn.children:
             commit = replace(commit, children=children_of(turn, self._facts))
@@ -77,15 +87,16 @@ class Ledger:
             return self._told(commit, MessageKind.COMPENSATE)
         return commit
 
-    def cancellation(self, now: datetime, read: tuple[ReadMessage, ...], *, base_seq: int) -> Commit:
+    def cancellation(self, now: datetime, letters: Sequence[Letter], *, base_seq: int) -> Commit:
         """Return the commit that ends a run as cancelled."""
         event = Event(base_seq + 1, EventType.CANCELLED, now)
-        commit = self._commit(base_seq, events=(event,), read=read, state=RunState.CANCELLED)
+        read, results = read_by(letters), successes_of(letters)
+        commit = self._commit(base_seq, events=(event,), read=read, results=results, state=RunState.CANCELLED)
         return self._told(commit, MessageKind.CANCEL)
 
-    def continuation(self, turn: Turn, outcome: Continued, read: tuple[ReadMessage, ...], *, base_seq: int) -> Commit:
+    def continuation(self, turn: Turn, outcome: Continued, letters: Sequence[Letter], *, base_seq: int) -> Commit:
         """Return the commit that ends a generation and opens the next one, which the caller then asks for its commits."""
-        commit = self._commit(base_seq, events=turn.events, read=read)
+        commit = self._commit(base_seq, events=turn.events, read=read_by(letters), results=successes_of(letters))
         self._state, self._wake_at = RunState.RUNNING, None
         return replace(
             commit,
@@ -157,6 +168,7 @@ class Ledger:
         tasks: tuple[NewTask, ...] = (),
         resolved: tuple[int, ...] = (),
         read: tuple[ReadMessage, ...] = (),
+        results: tuple[ActivityResult, ...] = (),
         state: RunState | None = None,
         wake_at: datetime | None = None,
         releases: bool = False,
@@ -173,6 +185,7 @@ class Ledger:
             tasks=tasks,
             resolved=resolved,
             read=read,
+            results=results,
             state=state,
             wake_at=wake_at,
             releases=releases,

@@ -38,6 +38,7 @@ EVENTS: Mapping[str, str] = {
     "runs.pruned": "`runs` were forgotten, their retention had passed",
     "tasks.claimed": "a pass claimed `tasks`",
     "activity.started": "an attempt began",
+    "activity.idempotency_hit": "an activity was answered by what it returned before under its key; nothing ran",
     "activity.completed": "an attempt returned",
     "activity.retried": "an attempt failed and will be made again in `delay_seconds`",
     "activity.failed": "the last attempt failed",

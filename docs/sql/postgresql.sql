@@ -408,6 +408,31 @@ SELECT
     OR EXISTS (SELECT 1 FROM continuum_schedules AS s WHERE s.state = 'active' AND s.buffered_at IS NOT NULL AND s.attempts = 0
     AND NOT EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = s.last_run_id AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked'))) AS schedules;
 
+-- results -------------------------------------------------------------------------------------------------------------
+
+-- results.remember: Remember successes, in the transaction that journals them; the first one under a key stands.
+INSERT INTO continuum_activity_results (namespace, activity, idempotency_key, run_id, arguments, payload, at)
+SELECT w.namespace, w.activity, w.key, w.run_id, w.arguments, w.payload, clock_timestamp()
+FROM unnest(CAST(CAST(:w_namespace AS text) AS text[]), CAST(CAST(:w_activity AS text) AS text[]),
+            CAST(CAST(:w_key AS text) AS text[]), CAST(CAST(:w_run_id AS text) AS uuid[]), CAST(:w_arguments
+            AS bytea[]), CAST(:w_payload AS bytea[])) AS w(namespace, activity, key, run_id, arguments,
+            payload)
+ON CONFLICT DO NOTHING;
+
+-- results.find: Read what is remembered under keys.
+SELECT a.namespace, a.activity, a.idempotency_key, CAST(a.run_id AS text) AS run_id, a.arguments, a.payload
+FROM unnest(CAST(CAST(:w_namespace AS text) AS text[]), CAST(CAST(:w_activity AS text) AS text[]),
+            CAST(CAST(:w_key AS text) AS text[])) AS w(namespace, activity, key)
+JOIN continuum_activity_results AS a
+  ON a.namespace = w.namespace AND a.activity = w.activity AND a.idempotency_key = w.key;
+
+-- results.prune: Forget results that are older than an age, the oldest first.
+WITH old AS MATERIALIZED (
+    SELECT a.namespace, a.activity, a.idempotency_key FROM continuum_activity_results AS a
+    WHERE a.at < (SELECT clock_timestamp() + make_interval(secs => -CAST(:age AS double precision))) ORDER BY a.at LIMIT :n FOR NO KEY UPDATE OF a SKIP LOCKED)
+DELETE FROM continuum_activity_results WHERE (namespace, activity, idempotency_key) IN (SELECT * FROM old)
+RETURNING activity;
+
 -- runs ----------------------------------------------------------------------------------------------------------------
 
 -- runs.claim: Lease unleased runs that have evidence, to an owner whose row exists.

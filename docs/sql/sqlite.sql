@@ -321,6 +321,27 @@ SELECT
     OR EXISTS (SELECT 1 FROM continuum_schedules AS s WHERE s.state = 'active' AND s.buffered_at IS NOT NULL AND s.attempts = 0
     AND NOT EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = s.last_run_id AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked'))) AS schedules;
 
+-- results -------------------------------------------------------------------------------------------------------------
+
+-- results.remember: Remember successes, in the transaction that journals them; the first one under a key stands.
+INSERT INTO continuum_activity_results (namespace, activity, idempotency_key, run_id, arguments, payload, at)
+VALUES (:namespace, :activity, :key, :run_id, :arguments, :payload, :now)
+ON CONFLICT DO NOTHING;
+
+-- results.find: Read what is remembered under keys.
+SELECT a.namespace, a.activity, a.idempotency_key, CAST(a.run_id AS text) AS run_id, a.arguments, a.payload
+FROM (SELECT json_extract(value, '$[0]') AS namespace, json_extract(value, '$[1]') AS activity,
+            json_extract(value, '$[2]') AS key FROM json_each(:w)) AS w
+JOIN continuum_activity_results AS a
+  ON a.namespace = w.namespace AND a.activity = w.activity AND a.idempotency_key = w.key;
+
+-- results.prune: Forget results that are older than an age, the oldest first.
+WITH old AS MATERIALIZED (
+    SELECT a.namespace, a.activity, a.idempotency_key FROM continuum_activity_results AS a
+    WHERE a.at < (SELECT :now + CAST(ROUND((-CAST(:age AS double precision)) * 1000000) AS INTEGER)) ORDER BY a.at LIMIT :n )
+DELETE FROM continuum_activity_results WHERE (namespace, activity, idempotency_key) IN (SELECT * FROM old)
+RETURNING activity;
+
 -- runs ----------------------------------------------------------------------------------------------------------------
 
 -- runs.claim: Lease unleased runs that have evidence, to an owner whose row exists.

@@ -193,7 +193,7 @@ class MemoryHarness:
         histories = {key: tuple(history) for key, history in store.events.items() if history}
         inboxes = {run_id: dict(rows) for run_id, rows in store.inbox.items()}
         tasks = {run_id: dict(rows) for run_id, rows in store.tasks.items()}
-        return dict(store.runs), histories, inboxes, tasks, dict(store.owners)
+        return dict(store.runs), histories, inboxes, tasks, dict(store.owners), dict(store.activity_results)
 
     async def wipe(self) -> None:
         self.store = MemoryStore(self.clock)

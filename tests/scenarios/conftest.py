@@ -43,7 +43,17 @@ def postgres_scenarios(postgres_url: str) -> Iterator[str]:
 
 EMPTY = "TRUNCATE " + ", ".join(
     f"continuum_{table}"
-    for table in ("runs", "events", "inbox", "tasks", "owners", "snapshots", "schedules", "instances")
+    for table in (
+        "runs",
+        "events",
+        "inbox",
+        "tasks",
+        "owners",
+        "snapshots",
+        "activity_results",
+        "schedules",
+        "instances",
+    )
 )
 
 

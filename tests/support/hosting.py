@@ -24,7 +24,7 @@ from continuum.journal.sql import SqlJournal
 from tests.support.eventually import eventually
 
 NAME = "app"
-TABLES = ("runs", "events", "inbox", "tasks", "owners", "snapshots", "schedules")
+TABLES = ("runs", "events", "inbox", "tasks", "owners", "snapshots", "activity_results", "schedules")
 
 # Everything polls often, so that what is only found by polling is found soon; leases outlast a stalled machine.
 QUICK: dict[str, Any] = {

@@ -24,6 +24,7 @@ from continuum.journal.port import (
 from continuum.model.events import Event
 from continuum.model.messages import Message
 from continuum.model.owners import Owner
+from continuum.model.results import ActivityResult, ResultKey
 from continuum.model.runs import Ending, RunRow
 from continuum.model.schedules import Definition, Progress, ScheduleRow, ScheduleState
 from continuum.model.states import RunState
@@ -209,6 +210,10 @@ class MemoryJournal:
         """Store details; return the attempts that still run."""
         return await self._step(tasks.heartbeat_tasks, self._store, beats)
 
+    async def results(self, keys: Sequence[ResultKey]) -> Sequence[ActivityResult]:
+        """Return what is remembered under these keys."""
+        return await self._step(tasks.results, self._store, keys)
+
     async def next_task_at(self, activities: Sequence[str]) -> datetime | None:
         """Return when the first free task is available."""
         return await self._step(tasks.next_task_at, self._store, activities)
@@ -254,6 +259,10 @@ class MemoryJournal:
     async def prune_generations(self, *, limit: int) -> int:
         """Delete generations that runs have left behind for longer than their retention."""
         return await self._step(reads.prune_generations, self._store, limit=limit)
+
+    async def prune_results(self, *, age_seconds: float, limit: int) -> int:
+        """Forget old results of activities."""
+        return await self._step(reads.prune_results, self._store, age_seconds=age_seconds, limit=limit)
 
     # --- schedules ----------------------------------------------------------------------------------------------------
 

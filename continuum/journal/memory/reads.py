@@ -135,3 +135,12 @@ def prune_generations(store: MemoryStore, *, limit: int) -> int:
 def _ended_before(store: MemoryStore, run_id: str, generation: int, then: datetime) -> bool:
     history = store.events.get((run_id, generation))
     return bool(history) and history[-1].event.at < then  # type: ignore[index]  # it is there
+
+
+def prune_results(store: MemoryStore, *, age_seconds: float, limit: int) -> int:
+    """Forget results of activities that are older than that, the oldest first."""
+    oldest = store.due(-age_seconds)
+    over = [key for key, stored in store.activity_results.items() if stored.at < oldest][:limit]
+    for key in over:
+        del store.activity_results[key]
+    return len(over)

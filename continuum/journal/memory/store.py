@@ -18,6 +18,7 @@ from continuum.journal.memory.notices import Listener
 from continuum.model.events import Event
 from continuum.model.messages import Message, MessageKind
 from continuum.model.owners import Owner
+from continuum.model.results import ActivityResult, ResultKey
 from continuum.model.runs import RunRow
 from continuum.model.schedules import ScheduleRow
 from continuum.model.tasks import Attempt, TaskKey, TaskOptions
@@ -65,6 +66,13 @@ class StoredOwner(Struct, frozen=True, gc=False):
     expires_at: datetime
 
 
+class StoredResult(Struct, frozen=True, gc=False):
+    """A success under an idempotency key; it outlives its run."""
+
+    result: ActivityResult
+    at: datetime
+
+
 class StoredSnapshot(Struct, frozen=True, gc=False):
     """A compacted prefix of a history."""
 
@@ -84,6 +92,7 @@ class MemoryStore:
     tasks: dict[str, dict[TaskKey, StoredTask]] = field(default_factory=dict)
     owners: dict[str, StoredOwner] = field(default_factory=dict)
     snapshots: dict[tuple[str, int], StoredSnapshot] = field(default_factory=dict)
+    activity_results: dict[ResultKey, StoredResult] = field(default_factory=dict)
     # Indices: what SQL has as unique and partial ones.
     active: dict[str, None] = field(default_factory=dict)
     start_keys: dict[StartKey, str] = field(default_factory=dict)
@@ -180,6 +189,12 @@ class MemoryStore:
     def has_unread_undoing(self, run_id: str) -> bool:
         """Whether a cancel that compensates is recorded."""
         return any(row.message.kind is MessageKind.COMPENSATE for row in self.unread(run_id))
+
+    # --- results ------------------------------------------------------------------------------------------------------
+
+    def remember(self, result: ActivityResult) -> None:
+        """Remember a success; the first one under its key stands."""
+        self.activity_results.setdefault(result.key, StoredResult(result, self.now()))
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from continuum.journal.memory.store import MemoryStore, StoredTask
+from continuum.model.results import ActivityResult, ResultKey
 from continuum.model.tasks import Attempt, Beat, ClaimedTask
 
 UNNAMED = ""  # stands for all queues without slots of their own
@@ -72,6 +73,11 @@ def heartbeat_tasks(store: MemoryStore, beats: Sequence[Beat]) -> Sequence[Attem
             store.put_task(replace(task, details=beat.details))
         theirs.append(beat.attempt)
     return theirs
+
+
+def results(store: MemoryStore, keys: Sequence[ResultKey]) -> Sequence[ActivityResult]:
+    """Return what is remembered under these keys."""
+    return [store.activity_results[key].result for key in dict.fromkeys(keys) if key in store.activity_results]
 
 
 def next_task_at(store: MemoryStore, activities: Sequence[str]) -> datetime | None:

@@ -18,6 +18,7 @@ from continuum.journal.port import BadData
 from continuum.model.attributes import ATTRIBUTES_MAX, merged, size_of
 from continuum.model.events import EFFECTS, Event
 from continuum.model.messages import Message, MessageKind
+from continuum.model.results import ActivityResult
 from continuum.model.runs import Attributes, RunRow
 from continuum.model.states import WRITABLE
 from continuum.model.tasks import Attempt, NewTask, TaskKey
@@ -87,8 +88,8 @@ def apply(store: MemoryStore, write: Write) -> Verdict:
             return _start_many(store, starts)
         case Post(message):
             return _post(store, message)
-        case Finish(attempt, message):
-            return _finish(store, attempt, message)
+        case Finish(attempt, message, result):
+            return _finish(store, attempt, message, result)
         case RetryTask(attempt, delay_seconds):
             return _retry(store, attempt, delay_seconds)
         case FreeTask(attempt):
@@ -174,6 +175,8 @@ def _commit(store: MemoryStore, write: Commit) -> Verdict:
             store.delete_message(row.run_id, read.message_id)
     _add_tasks(store, row, write.tasks)
     store.put_run(_committed(row, write, now))
+    for result in write.results:
+        store.remember(result)
     if write.is_final:
         _clear(store, row.run_id)
     reach_out(store, write)
@@ -258,7 +261,7 @@ def _posted(store: MemoryStore, row: RunRow | None) -> Posted:
     return Posted(row.lease_owner, stored.owner.advertise_url if stored is not None else None)
 
 
-def _finish(store: MemoryStore, attempt: Attempt, message: Message) -> Verdict:
+def _finish(store: MemoryStore, attempt: Attempt, message: Message, result: ActivityResult | None) -> Verdict:
     task, row = store.task(attempt.key), store.runs.get(attempt.key.run_id)
     if task is None or not task.belongs_to(attempt):
         return REFUSED
@@ -266,6 +269,8 @@ def _finish(store: MemoryStore, attempt: Attempt, message: Message) -> Verdict:
         return REFUSED
     store.delete_task(attempt.key)
     store.add_message(message)
+    if result is not None:
+        store.remember(result)
     return _posted(store, row)
 
 

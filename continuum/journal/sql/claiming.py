@@ -10,10 +10,11 @@ from datetime import datetime
 from continuum.journal.port import Claim, Claims, LoadedRun
 from continuum.journal.sql.desk import Part
 from continuum.journal.sql.rows import attempt_columns, runs_of, task_key
-from continuum.journal.sql.statements import inbox, opening, runs, tasks
+from continuum.journal.sql.statements import inbox, opening, results, runs, tasks
 from continuum.model.events import Event
 from continuum.model.messages import Message
 from continuum.model.packing import SNAPSHOT_FORMAT, unpack_history
+from continuum.model.results import ActivityResult, ResultKey
 from continuum.model.runs import RunRow
 from continuum.model.tasks import Attempt, Beat, ClaimedTask, TaskOptions
 
@@ -142,6 +143,16 @@ class Tending(Part):
                     await talk.many(tasks.HEARTBEAT, beating)
         theirs = {Attempt(task_key(row), row.lease_owner, row.attempt) for row in rows}
         return [beat.attempt for beat in beats if beat.attempt in theirs]
+
+    async def results(self, keys: Sequence[ResultKey]) -> Sequence[ActivityResult]:
+        """Return what is remembered under these keys."""
+        wanted = [(key.namespace, key.activity, key.key) for key in dict.fromkeys(keys)]
+        return [
+            ActivityResult(
+                ResultKey(row.namespace, row.activity, row.idempotency_key), row.run_id, row.arguments, row.payload
+            )
+            for row in await self._desk.ask(results.FIND, w=wanted)
+        ]
 
     async def next_task_at(self, activities: Sequence[str]) -> datetime | None:
         """Return when the next free task of these activities becomes available, if any waits."""

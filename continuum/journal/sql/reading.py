@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from continuum.journal.port import RunFilter
 from continuum.journal.sql.desk import Part
 from continuum.journal.sql.rows import encoded_attributes, runs_of
-from continuum.journal.sql.statements import families, listing, opening, runs, sweeps
+from continuum.journal.sql.statements import families, listing, opening, results, runs, sweeps
 from continuum.model.events import Event
 from continuum.model.packing import SNAPSHOT_FORMAT
 from continuum.model.runs import Ending, RunRow
@@ -104,6 +104,10 @@ class Keeping(Part):
             sweeps.SAVE_SNAPSHOT, run_id=run_id, generation=generation, seq=seq, format=SNAPSHOT_FORMAT, blob=blob
         )
         return bool(rows)
+
+    async def prune_results(self, *, age_seconds: float, limit: int) -> int:
+        """Forget up to `limit` results of activities that are older than that; return how many."""
+        return len(await self._desk.change(results.PRUNE, age=age_seconds, n=limit))
 
     async def prune(self, *, limit: int) -> Sequence[str]:
         """Delete up to `limit` ended runs whose retention has passed, with all their rows; return their ids."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from continuum.journal.port import BadData
 from continuum.journal.sql.rows import encoded_attributes
 from continuum.model.messages import Message
+from continuum.model.results import ActivityResult
 from continuum.model.tasks import NewTask
 from continuum.model.writes import (
     Commit,
@@ -155,6 +156,29 @@ def resolved_cells(commits: Iterable[Commit]) -> list[Cells]:
 def read_cells(commits: Iterable[Commit]) -> list[Cells]:
     """Return the messages that commits consume."""
     return [(write.run_id, read.message_id, read.tombstone) for write in commits for read in write.read]
+
+
+def result_cells(writes: Iterable[Start | Commit | Finish]) -> list[Cells]:
+    """Return what is to be remembered under idempotency keys, in the order of the keys, each once.
+
+    Few writes bring any. So this is a statement of its own, after the one that tells which writes took effect.
+    """
+    found: dict[tuple[str, str, str], Cells] = {}
+    for write in writes:
+        for one in _results_of(write):
+            key = one.key.namespace, one.key.activity, one.key.key
+            found.setdefault(key, (*key, one.run_id, one.arguments, one.payload))
+    return [found[key] for key in sorted(found)]
+
+
+def _results_of(write: Start | Commit | Finish) -> tuple[ActivityResult, ...]:
+    match write:
+        case Commit():
+            return write.results
+        case Finish(result=ActivityResult() as result):
+            return (result,)
+        case _:
+            return ()
 
 
 def attribute_cells(settings: Iterable[SetAttributes]) -> list[Cells]:

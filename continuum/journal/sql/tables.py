@@ -45,7 +45,7 @@ from continuum.model.events import EFFECTS
 from continuum.model.schedules import Overlap, ScheduleState
 from continuum.model.states import RunState
 
-REVISION = "0003"  # of the newest migration; a test compares it with `migrations/versions`
+REVISION = "0004"  # of the newest migration; a test compares it with `migrations/versions`
 VERSION_TABLE = "continuum_alembic_version"
 
 
@@ -73,6 +73,7 @@ def metadata(dialect: str, schema: str | None = None) -> MetaData:
     _tasks(tables, types)
     _owners(tables, types)
     _snapshots(tables, types)
+    _activity_results(tables, types)
     _instances(tables, types)
     _schedules(tables, types)
     return tables
@@ -271,6 +272,22 @@ def _snapshots(tables: MetaData, types: Types) -> None:
         sqlite_strict=True,
         sqlite_with_rowid=False,
     )
+
+
+def _activity_results(tables: MetaData, types: Types) -> None:
+    results = Table(
+        "continuum_activity_results",
+        tables,
+        Column("namespace", Text, primary_key=True, nullable=False),
+        Column("activity", Text, primary_key=True, nullable=False),
+        Column("idempotency_key", Text, primary_key=True, nullable=False),
+        Column("run_id", types.id, nullable=False),  # who it was performed for; it may be pruned by now
+        Column("arguments", LargeBinary, nullable=False),
+        Column("payload", LargeBinary, nullable=False),
+        Column("at", types.time, nullable=False),
+        sqlite_strict=True,
+    )
+    Index("continuum_activity_results_at", results.c.at)
 
 
 def _instances(tables: MetaData, types: Types) -> None:

@@ -20,14 +20,15 @@ from continuum.journal.sql.sheets import (
     event_cells,
     read_cells,
     resolved_cells,
+    result_cells,
     sheet_of,
     start_columns,
     task_cells,
 )
-from continuum.journal.sql.statements import batches, families, inbox
+from continuum.journal.sql.statements import batches, families, inbox, results
 from continuum.journal.sql.writing import Verdicts, free, posting, retry, set_attributes
 from continuum.model.messages import Message
-from continuum.model.writes import LANDED, REFUSED, Commit, Post, Posted, Start, StartMany, Verdict, Write
+from continuum.model.writes import LANDED, REFUSED, Commit, Finish, Post, Posted, Start, StartMany, Verdict, Write
 
 Step = Callable[[Talk], Awaitable[None]]
 
@@ -75,7 +76,7 @@ async def _write(line: Line, batch: Sequence[Write]) -> Verdicts:
     sheet = sheet_of(batch)
     verdicts: Verdicts = [REFUSED] * len(batch)
     steps = _steps(sheet, verdicts)
-    if len(steps) == 1 and not _reaches_out(sheet):
+    if len(steps) == 1 and not _reaches_out(sheet) and not _brings_results(sheet):
         async with line.talk() as talk:
             await steps[0](talk)
     elif steps:
@@ -87,6 +88,10 @@ async def _write(line: Line, batch: Sequence[Write]) -> Verdicts:
 
 def _reaches_out(sheet: Sheet) -> bool:
     return any(reaches_out(write) for _, write in sheet.starts) or any(reaches_out(write) for _, write in sheet.commits)
+
+
+def _brings_results(sheet: Sheet) -> bool:
+    return any(write.results for _, write in sheet.commits) or any(write.result for _, write in sheet.finishes)
 
 
 def _steps(sheet: Sheet, verdicts: Verdicts) -> list[Step]:
@@ -124,6 +129,12 @@ async def _commit(talk: Talk, sheet: Sheet, verdicts: Verdicts) -> None:
             verdicts[place] = LANDED
     if _reaches_out(sheet):
         await reach_out(talk, [write for write in writes if write.run_id in landed], spawn=_spawn, put=_put)
+    await _remember(talk, [write for write in commits if write.run_id in landed])
+
+
+async def _remember(talk: Talk, writes: Sequence[Commit | Finish]) -> None:
+    if cells := result_cells(writes):
+        await talk.fetch(results.REMEMBER, w=cells)
 
 
 async def _spawn(talk: Talk, children: Sequence[dict[str, object]]) -> set[str]:
@@ -144,9 +155,12 @@ async def _finish(talk: Talk, sheet: Sheet, verdicts: Verdicts) -> None:
         (*attempt_columns(write.attempt), *_message_cells(message_columns(write.message)))
         for _, write in finishes.values()
     ]
+    landed = []
     for row in await talk.fetch(inbox.FINISH, w=wanted):
-        place, _ = finishes[task_key(row)]
+        place, write = finishes[task_key(row)]
         verdicts[place] = Posted(row.lease_owner, row.advertise_url)
+        landed.append(write)
+    await _remember(talk, landed)
 
 
 def _message_cells(columns: dict[str, object]) -> tuple[object, ...]:

@@ -18,17 +18,19 @@ from continuum.journal.sql.sheets import (
     event_cells,
     read_cells,
     resolved_cells,
+    result_cells,
     sheet_of,
     start_columns,
     task_cells,
 )
-from continuum.journal.sql.statements import batches, families, inbox
+from continuum.journal.sql.statements import batches, families, inbox, results
 from continuum.journal.sql.statements.book import Statement
 from continuum.journal.sql.writing import Verdicts, free, posting, retry, set_attributes
 from continuum.model.messages import Message, MessageKind
 from continuum.model.tasks import TaskKey
 from continuum.model.writes import LANDED, REFUSED, Commit, Post, Posted, Start, StartMany, Verdict, Write
 
+_RESULT = ("namespace", "activity", "key", "run_id", "arguments", "payload")
 _TASK = (
     "run_id",
     "generation",
@@ -152,6 +154,7 @@ async def _settle(talk: Talk, commits: Sequence[Commit]) -> None:
     """Do what commits do to tasks and messages."""
     await _many(talk, batches.RESOLVE, ("run_id", "generation", "command_id"), resolved_cells(commits))
     read = read_cells(commits)
+    await _many(talk, results.REMEMBER, _RESULT, result_cells(commits))
     await _many(talk, batches.TAKE, ("run_id", "id"), (cells[:2] for cells in read if not cells[2]))
     await _many(talk, batches.ENTOMB, ("run_id", "id"), (cells[:2] for cells in read if cells[2]))
     if ended := [write.run_id for write in commits if write.is_final]:
@@ -173,14 +176,16 @@ async def _spawn(talk: Talk, children: Sequence[dict[str, object]]) -> set[str]:
 async def _finish(talk: Talk, sheet: Sheet, verdicts: Verdicts) -> None:
     rows = await talk.fetch(inbox.END_TASKS, w=[attempt_columns(write.attempt) for _, write in sheet.finishes])
     ended: dict[TaskKey, Posted] = {task_key(row): Posted(row.lease_owner, row.advertise_url) for row in rows}
-    messages = []
+    messages, landed = [], []
     for place, write in sheet.finishes:
         posted = ended.pop(write.attempt.key, None)
         if posted is not None:
             verdicts[place] = posted
             messages.append(message_columns(write.message))
+            landed.append(write)
     if messages:
         await talk.many(inbox.INSERT, messages)
+    await _many(talk, results.REMEMBER, _RESULT, result_cells(landed))
 
 
 async def _put(talk: Talk, messages: Sequence[Message]) -> None:

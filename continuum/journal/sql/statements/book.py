@@ -10,7 +10,18 @@ from sqlalchemy import TextClause, text
 
 from continuum.journal.sql.dialects import Columns, Dialect
 
-TABLES = ("runs", "events", "inbox", "tasks", "owners", "snapshots", "schedules", "instances", "alembic_version")
+TABLES = (
+    "runs",
+    "events",
+    "inbox",
+    "tasks",
+    "owners",
+    "snapshots",
+    "activity_results",
+    "schedules",
+    "instances",
+    "alembic_version",
+)
 _ROWS = re.compile(r"(\w+)\((.*)\)", re.DOTALL)
 
 
