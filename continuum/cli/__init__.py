@@ -1,4 +1,4 @@
-"""The door to a terminal: `continuum demo`, `continuum migrate`.
+"""The door to a terminal: `continuum demo`, `continuum migrate`, `continuum schedules`.
 
 The command line needs typer and rich, which the library does without: the commands are loaded by name here, once, and
 whatever optional package turns out to be missing (these two, or a database's driver) becomes the command that installs

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 import continuum
-from continuum.cli import migrating
+from continuum.cli import migrating, schedules
 from continuum.cli.demo import command as demonstration
 from continuum.errors import ContinuumError
 
@@ -22,6 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(schedules.app, name="schedules")
 
 
 def run() -> None:

@@ -91,7 +91,7 @@ def print_sql(url: URL, schema: str | None) -> None:
 
 
 async def _check(url: URL, schema: str | None, *, shown: str) -> None:
-    file = _missing_file(url)
+    file = missing_file(url)
     if file is not None:  # to look into it would make it
         raise SchemaNotReady(f"there is no file {file}. Run\n    {shown}")
     engine = _engine(url)
@@ -106,7 +106,7 @@ async def _upgrade(url: URL, schema: str | None) -> None:
     engine, where, newest = _engine(url), _where(url, schema), head()
     console = Console(soft_wrap=True, highlight=False)
     with console.status(f"asking {where}"):
-        before = None if _missing_file(url) else await revision_of(engine, schema=schema)
+        before = None if missing_file(url) else await revision_of(engine, schema=schema)
     if before is not None and before >= newest:
         print(f"{where} is at revision {before}: nothing to do.")
         return
@@ -151,7 +151,8 @@ def _file_of(url: URL) -> Path | None:
     return Path(url.database)
 
 
-def _missing_file(url: URL) -> Path | None:
+def missing_file(url: URL) -> Path | None:
+    """Return the file of a SQLite database that is not there; to look into it would make it."""
     file = _file_of(url)
     return None if file is None or file.exists() else file
 

@@ -8,8 +8,9 @@ blocked. Across processes `migrations/env.py` takes an advisory lock.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from alembic import command
@@ -91,10 +92,22 @@ async def _run(engine: AsyncEngine, upgrade: Callable[[Connection], None]) -> No
 
 async def revision_of(engine: AsyncEngine, *, schema: str | None = None) -> str | None:
     """Return the revision that the tables are at; None if there are none."""
+    async with _desk(engine, schema) as desk:
+        return await opening.revision_of(desk)
+
+
+async def instance_of(engine: AsyncEngine, *, schema: str | None = None) -> str | None:
+    """Return the name of the instance that the tables belong to; None if there are none, or nobody has used them."""
+    async with _desk(engine, schema) as desk:
+        return None if await opening.revision_of(desk) is None else await opening.instance_of(desk)
+
+
+@asynccontextmanager
+async def _desk(engine: AsyncEngine, schema: str | None) -> AsyncIterator[Desk]:
     dialect = opening.dialect_of(engine, schema=schema)
     book = Book(dialect, schema)
     line = Line(engine, book, lock_timeout_seconds=_SECONDS, answer_timeout_seconds=_SECONDS)
     try:
-        return await opening.revision_of(Desk(book, Reader(dialect), line, line))
+        yield Desk(book, Reader(dialect), line, line)
     finally:
         await line.close()

@@ -110,6 +110,12 @@ async def check_revision(desk: Desk, engine: AsyncEngine) -> None:
     )
 
 
+async def instance_of(desk: Desk) -> str | None:
+    """Return the instance that the tables belong to; None: nobody has used them."""
+    rows = await desk.ask(opening.INSTANCE)
+    return rows[0].name if rows else None
+
+
 async def claim_tables(desk: Desk, instance: str) -> None:
     """Let the tables belong to this instance name, for ever.
 
