@@ -216,6 +216,7 @@ def _run(row: RunRow, error: Failure | None) -> Run:
         ended_at=row.ended_at,
         blocked_reason=row.reason if row.state is RunState.BLOCKED else None,
         error=error,
+        parent=row.parent_id,
     )
 
 

@@ -123,7 +123,7 @@ class RunWaiting(BaseModel):
 
 
 class RunDetail(BaseModel):
-    """A run. `error` is set if it failed, `blocked_reason` if it cannot go on until its code is mended."""
+    """A run: `error` if it failed, `blocked_reason` if its code must be mended, `parent` if it is a child."""
 
     model_config = _example(
         run_id=RUN_ID,
@@ -150,6 +150,7 @@ class RunDetail(BaseModel):
     ended_at: datetime | None
     blocked_reason: str | None
     error: RunFailure | None
+    parent: str | None = None
 
 
 class RunPage(BaseModel):

@@ -67,6 +67,7 @@ def detail(run: Run) -> dict[str, Any]:
         "ended_at": run.ended_at and moment(run.ended_at),
         "blocked_reason": run.blocked_reason,
         "error": failure(run.error),
+        "parent": run.parent,
     }
 
 

@@ -78,7 +78,7 @@ class NewChild(Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run as callers see it. `error` is set for failed runs, `blocked_reason` for blocked ones."""
+    """A run as callers see it: `error` of failed runs, `blocked_reason` of blocked ones, `parent` of children."""
 
     run_id: str
     workflow: str

@@ -125,6 +125,7 @@ def run_of(body: Mapping[str, Any]) -> Run:
         ended_at=None if body["ended_at"] is None else datetime.fromisoformat(body["ended_at"]),
         blocked_reason=body["blocked_reason"],
         error=None if error is None else Failure(error["type"], error["message"], details=error["details"]),
+        parent=body["parent"],
     )
 
 

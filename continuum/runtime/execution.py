@@ -90,7 +90,8 @@ class Execution:
         """Run the first turn and insert the run, leased, with all that the turn asked for.
 
         A first turn that cannot be written (a bug in the code) inserts the run unleased instead: whoever claims it
-        will block it with the reason, as for any other turn.
+        will block it with the reason, as for any other turn. So does one that continues as new: its generation must
+        be there before the next one is.
         """
         assert self.machine is not None
         self._waiting = settled
@@ -99,7 +100,7 @@ class Execution:
             self._start_elsewhere(run, arguments, now, chosen=chosen)
             return
         turn = self.machine.begin(arguments, now)
-        if why_stuck(turn, self._written, self._home.history_max) is not None:
+        if why_stuck(turn, self._written, self._home.history_max) is not None or isinstance(turn.outcome, Continued):
             self._start_elsewhere(run, arguments, now, chosen=chosen)
             return
         tasks, leased = self._tasks_of(turn)

@@ -28,6 +28,7 @@ async def test_a_run_is_described(http: httpx.AsyncClient) -> None:
             "ended_at": body["ended_at"],
             "blocked_reason": None,
             "error": {"type": "builtins.ValueError", "message": "no", "details": None},
+            "parent": None,
         },
     )
     assert body["started_at"].endswith("Z")
