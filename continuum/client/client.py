@@ -10,7 +10,7 @@ from uuid import UUID
 
 from continuum.client.inputs import call_of, run_id_of
 from continuum.client.reading import History, Page, Reader
-from continuum.client.scheduling import ScheduleOptions, Scheduler, SchedulerJournal
+from continuum.client.scheduling import ScheduleOptions, Scheduler, SchedulerJournal, expect_fire_time
 from continuum.client.starting import Started, Starter, StartOptions
 from continuum.client.talking import Talker, TalkJournal
 from continuum.client.wire import Wire
@@ -207,6 +207,7 @@ class Client:
         """Declare a schedule; return its id."""
         scheduler = self.scheduler("schedule")
         workflow, arguments = call_of(flow, args, self._catalog)
+        expect_fire_time(flow, args, arguments)
         return await scheduler.define(workflow, arguments, options)
 
     def scheduler(self, verb: str) -> Scheduler:

@@ -20,6 +20,7 @@ from continuum.client.inputs import attributes_of, moment_of, short_name
 from continuum.client.reading import PAGE_MAX, Page
 from continuum.client.starting import Started, Starter, StartOptions
 from continuum.codec import check_size
+from continuum.definitions.calls import Call
 from continuum.definitions.catalog import Catalog
 from continuum.definitions.workflow import Workflow
 from continuum.errors import InputInvalid, InstanceDraining, JournalUnavailable, Problem, RunExists, ScheduleNotFound
@@ -28,6 +29,7 @@ from continuum.journal.port import Firing, ReadJournal, ScheduleJournal
 from continuum.model import firing, timing
 from continuum.model.policy import seconds
 from continuum.model.schedules import (
+    FIRE_TIME,
     RESERVED,
     Definition,
     Overlap,
@@ -36,6 +38,7 @@ from continuum.model.schedules import (
     ScheduleRow,
     ScheduleState,
     attributes_at,
+    holds_fire_time,
     input_at,
     seen,
 )
@@ -52,6 +55,18 @@ TOGETHER = 100  # starts of a backfill that are under way at once
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+
+
+def expect_fire_time(flow: Any, args: tuple[Any, ...], arguments: bytes) -> None:
+    """Check that a fire time that was asked for can be put into the encoded arguments.
+
+    Raises:
+        InputInvalid: the workflow's type writes times in a way of its own.
+    """
+    given = (*flow.args, *flow.kwargs.values()) if isinstance(flow, Call) else args
+    if any(one is FIRE_TIME for one in given) and not holds_fire_time(arguments):
+        why = "FIRE_TIME goes to a parameter whose type does not write times as RFC 3339 text: annotate it as datetime"
+        raise InputInvalid(why, problems=[Problem("", why)])
 
 
 class SchedulerJournal(ReadJournal, ScheduleJournal, Protocol):

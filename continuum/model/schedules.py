@@ -10,7 +10,7 @@ active → paused (until resumed), failed (could not start its runs; until resum
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import islice
@@ -123,7 +123,7 @@ class Schedule:
     attempts: int
     reason: str | None
     created_at: datetime
-    _timing: Timing
+    _timing: Timing = field(repr=False)
 
     def upcoming(self, limit: int = 5) -> list[datetime]:
         """Return the next fire times, in UTC; none unless it is active."""
@@ -166,6 +166,11 @@ def seen(row: ScheduleRow) -> Schedule:
 def input_at(definition: Definition, moment: datetime) -> bytes:
     """Return the arguments of the run for a fire time."""
     return definition.input.replace(_FIRE_TIME, b'"' + _text(moment).encode() + b'"')
+
+
+def holds_fire_time(arguments: bytes) -> bool:
+    """Tell whether there is a place for the fire time in encoded arguments."""
+    return _FIRE_TIME in arguments
 
 
 def attributes_at(definition: Definition, moment: datetime) -> Attributes:

@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from msgspec.structs import replace
+from pydantic import PlainSerializer
 
 import continuum
 from continuum import FIRE_TIME, ConfigurationError, InputInvalid, RunState, ScheduleState, activity, workflow
@@ -535,6 +536,26 @@ async def test_arguments_are_checked_at_the_call(env: Environment) -> None:
         await schedule(note, FIRE_TIME, every=60)
     with pytest.raises(InputInvalid, match="no state"):
         await continuum.list_schedules(state="asleep")
+
+
+async def test_a_fire_time_that_could_not_be_filled_in_is_refused(env: Environment) -> None:
+    @workflow(name="test.epochs")
+    async def epochs(at: Annotated[datetime, PlainSerializer(datetime.timestamp)]) -> None: ...
+
+    for flow in (epochs.bound(FIRE_TIME), epochs.bound(at=FIRE_TIME)):
+        with pytest.raises(InputInvalid, match="annotate it as datetime"):
+            await continuum.schedule(flow, every=60)
+
+
+async def test_a_fire_time_goes_wherever_a_time_goes(env: Environment) -> None:
+    @workflow(name="test.span")
+    async def span(times: list[datetime], *, until: datetime | None) -> tuple[bool, int]:
+        return times[0] == until, len(times)
+
+    await continuum.schedule(span.bound([FIRE_TIME, START], until=FIRE_TIME), every=60, id="span")
+    await env.advance(60)
+    (run,) = await runs_of("span")
+    assert await continuum.await_run(run.run_id, span) == (True, 2)
 
 
 async def test_a_workflow_cannot_schedule(env: Environment) -> None:

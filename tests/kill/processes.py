@@ -10,6 +10,8 @@ import asyncio
 import multiprocessing
 import os
 import signal
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,10 +35,20 @@ class NodeProcess:
         at: int = 0,
         hold: bool = False,
     ) -> None:
+        self._start(run, Orders(url, ledger, kill, at, hold))
+
+    def _start(self, target: Callable[[Any, Connection], None], orders: object) -> None:
         self._ear, mouth = forks.Pipe(duplex=False)
-        self.process = forks.Process(target=run, args=(Orders(url, ledger, kill, at, hold), mouth), daemon=True)
+        self.process = forks.Process(target=target, args=(orders, mouth), daemon=True)
         self.process.start()
         mouth.close()
+
+    @classmethod
+    def of(cls, target: Callable[[Any, Connection], None], orders: object) -> NodeProcess:
+        """Start another kind of node."""
+        node = cls.__new__(cls)
+        node._start(target, orders)
+        return node
 
     async def said(self) -> dict[str, Any]:
         """Return what it says next."""
