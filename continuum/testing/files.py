@@ -26,10 +26,10 @@ from continuum.client.reading import History, HistoryEvent
 from continuum.errors import ConfigurationError, ContinuumError
 from continuum.model.events import EVENT_FORMAT, Event, EventType
 from continuum.model.failure import Failure
+from continuum.replay.machine import RAISED
 from continuum.replay.turns import RunInfo
 
 FILE_FORMAT = 1
-FAILURES = frozenset({EventType.FAILED, EventType.ACTIVITY_FAILED})
 
 
 class HistoryUnreadable(ContinuumError, ValueError):
@@ -92,8 +92,14 @@ def load_history(source: str | os.PathLike[str], /) -> History:
         raise HistoryUnreadable(f"{name} is a damaged history: {error!r}") from error
 
 
+def holds_failure(event: Event) -> bool:
+    """Tell whether an event's payload is a failure: failed, activity_failed and their like, and side effects that raised."""
+    is_raised = event.type is EventType.SIDE_EFFECT_RECORDED and event.name == RAISED
+    return is_raised or event.type.value.endswith("failed")
+
+
 def _without_traceback(event: Event) -> Event:
-    if event.type not in FAILURES or event.payload is None:
+    if event.payload is None or not holds_failure(event):
         return event
     return replace(event, payload=replace(Failure.decode(event.payload), traceback=None).encode())
 
