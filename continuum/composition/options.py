@@ -142,7 +142,9 @@ PARTS: tuple[Part, ...] = (
     Part(
         "snapshotter",
         (
-            Option("threshold", 1_000, _count, "events between two snapshots of a run"),
+            Option(
+                "threshold", 1_000, _count, "events between two snapshots of a run, unless its workflow says how many"
+            ),
             Option("interval", 10.0, _duration, "seconds between passes"),
         ),
         "compacts long histories",

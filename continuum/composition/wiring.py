@@ -298,14 +298,14 @@ class Wiring:
         return execution is not None and execution.owner == owner
 
     def _snapshotter(self) -> Snapshotter:
-        options = self.settings.part("snapshotter")
         return Snapshotter(
             self._name("snapshotter"),
             node=self.node,
             journal=self.journal,
             registry=self.registry,
-            interval=self._every(options["interval"]),
-            threshold=options["threshold"],
+            find_workflow=self._find_workflow,
+            interval=self._every(self.settings.part("snapshotter")["interval"]),
+            threshold=self.settings.part("snapshotter")["threshold"],
         )
 
     def _timer_wheel(self) -> TimerWheel:

@@ -43,6 +43,7 @@ class Workflow(Generic[P, R_co]):
         signals: Mapping[str, Any] | None,
         purity: Purity | None,
         allow: Sequence[str],
+        snapshot_threshold: int | None,
         scope: FrameType | None,
     ) -> None:
         refuse_wrong_kind(fn, "workflow")
@@ -50,6 +51,11 @@ class Workflow(Generic[P, R_co]):
             raise DefinitionError(f"workflow {fn.__qualname__} must be an `async def`; blocking work is for activities")
         if type(version) is not int or version < 1:
             raise DefinitionError(f"workflow {fn.__qualname__}: version must be an integer from 1, not {version!r}")
+        if snapshot_threshold is not None and (type(snapshot_threshold) is not int or snapshot_threshold < 1):
+            raise DefinitionError(
+                f"workflow {fn.__qualname__}: snapshot_threshold must be an integer of at least 1, or None for the "
+                f"instance's, not {snapshot_threshold!r}"
+            )
         self.fn = fn
         self.origin = durable_name(fn)
         self.name = name or self.origin
@@ -57,6 +63,7 @@ class Workflow(Generic[P, R_co]):
         if isinstance(aliases, str):
             raise DefinitionError(f"workflow {fn.__qualname__}: aliases takes a tuple of names: ({aliases!r},)")
         self.aliases = tuple(aliases)
+        self.snapshot_threshold = snapshot_threshold
         self.retention_seconds = None if retention is None else seconds(retention, name="retention")
         self.signals = _contract(signals, f"workflow {fn.__qualname__}")
         self.signature = Signature(fn, "workflow", scope=scope)
@@ -149,6 +156,7 @@ def workflow(
     signals: Mapping[str, Any] | None = ...,
     purity: Purity | None = ...,
     allow: Sequence[str] = ...,
+    snapshot_threshold: int | None = ...,
 ) -> WorkflowDecorator: ...
 def workflow(
     fn: Callable[..., Coroutine[Any, Any, Any]] | None = None,
@@ -162,6 +170,7 @@ def workflow(
     signals: Mapping[str, Any] | None = None,
     purity: Purity | None = None,
     allow: Sequence[str] = (),
+    snapshot_threshold: int | None = None,
 ) -> Any:
     """Make an `async def` a workflow.
 
@@ -177,6 +186,7 @@ def workflow(
         purity: what comes of code that would not replay: "error", "warn" or "off"; by default what the environment
             variable `CONTINUUM_PURITY` says, else "error". Doubtful code is a warning at most.
         allow: names that it may use all the same, such as `("logging", "shop.rates.cached")`.
+        snapshot_threshold: events between two snapshots of a run; None: the instance's `snapshotter.threshold`.
 
     Raises:
         DefinitionError: the function cannot be a workflow; the message says what to do.
@@ -196,6 +206,7 @@ def workflow(
             signals=signals,
             purity=purity,
             allow=allow,
+            snapshot_threshold=snapshot_threshold,
             scope=scope,
         )
         catalog().add_workflow(made)

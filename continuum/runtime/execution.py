@@ -178,9 +178,9 @@ class Execution:
         """How many events the history has beyond the last snapshot."""
         return self._written - self._snapshot_seq
 
-    def compacted(self, seq: int) -> None:
-        """Take note of a snapshot."""
-        self._snapshot_seq = seq
+    def compacted(self, seq: int | None) -> None:
+        """Take note of a snapshot; None: that none can be made up to here."""
+        self._snapshot_seq = self._written if seq is None else seq
 
     def evict(self, *, then: Settled | None = None) -> bool:
         """Give the lease back and leave memory, if idle; `then` hears the verdict."""

@@ -55,6 +55,7 @@ EVENTS: Mapping[str, str] = {
     "schedule.retried": "a schedule could not start its run; it is tried again in `backoff_seconds`",
     "schedule.failed": "a schedule could not start its run `attempts` times; it rests until it is resumed",
     "snapshot.saved": "a history was compacted",
+    "snapshot.failed": "a history cannot be read and so not compacted; the run goes on as it is",
     "listener.attached": "LISTEN has begun",
     "listener.lost": "the listening connection broke; it is made again",
     "notices.lost": "notices could not be sent; polls stand behind them",

@@ -45,6 +45,7 @@ def test_a_long_history_takes_a_tenth_of_its_size() -> None:
     assert len(pack_history(history)) < 1_000 * 10
 
 
+# P63
 @pytest.mark.parametrize(
     "blob",
     [

@@ -6,12 +6,14 @@ import subprocess
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from continuum.model.events import Event
+from continuum.model.packing import pack_history, unpack_history
 from continuum.replay.machine import Machine
 from continuum.replay.turns import Turn
 from tests.unit.replay.builders import START, ARun, an_info, state_of
@@ -44,6 +46,26 @@ def test_resuming_at_any_turn_gives_the_same_ending_and_the_same_commands(progra
         assert state_of(machine) == state_of(run.machine)
         machine.close()
         at += timedelta(seconds=moves[number].after if number < len(moves) else 0)
+    run.machine.close()
+
+
+# P64
+@settings(quick, max_examples=EXAMPLES // 2)
+@given(programs, seeds)
+def test_resuming_from_a_snapshot_of_any_beginning_equals_resuming_from_events(program: Any, seed: int) -> None:
+    run, moves, turns = drive(program, seed)
+    draw = Random(seed)
+    number = draw.randrange(len(run.cuts))
+    history, packed = run.history[: run.cuts[number]], draw.randint(0, run.cuts[number])
+    at = START + timedelta(seconds=sum(move.after for move in moves[:number]))
+    loaded = [*unpack_history(pack_history(history[:packed])), *history[packed:]]
+
+    machine, others = resume(loaded, moves[number:], at)
+
+    assert loaded == history
+    assert others == turns[number + 1 :]
+    assert state_of(machine) == state_of(run.machine)
+    machine.close()
     run.machine.close()
 
 
