@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
+from msgspec.structs import replace
+
 from continuum.client.inputs import short_name, wanted_of
 from continuum.codec import shape_of
 from continuum.definitions.workflow import Workflow
@@ -33,6 +35,7 @@ from continuum.model.runs import Ending, Run, RunRow
 from continuum.model.states import RunState
 from continuum.replay.turns import RunInfo
 from continuum.runtime.awaiting import Awaiting
+from continuum.runtime.decisions import facts_of
 from continuum.runtime.execution import Execution
 from continuum.runtime.node import Node
 from continuum.runtime.registry import Registry
@@ -167,11 +170,10 @@ class Reader:
         row = await self._journal.run(run_id)
         if row is None:
             raise RunNotFound(f"there is no run {run_id} in this instance", run_id=run_id)
-        number = row.generation if generation is None else generation
-        facts = RunInfo(
-            row.run_id, row.workflow, row.version, number, row.namespace, self._node.instance, row.created_at
-        )
-        return History(facts, await self._journal.history(run_id, generation=number))
+        facts = facts_of(row, self._node.instance)
+        if generation is not None:
+            facts = replace(facts, generation=generation)
+        return History(facts, await self._journal.history(run_id, generation=facts.generation))
 
 
 def _result_of(ending: Ending, workflow: Workflow[..., Any] | None) -> Any:

@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from msgspec.structs import replace
+from msgspec.structs import fields, replace
 
 from continuum.client.reading import History, HistoryEvent
 from continuum.errors import ConfigurationError, ContinuumError
@@ -57,7 +57,7 @@ def dump_history(
         )
     records = history.records if tracebacks else tuple(_without_traceback(event) for event in history.records)
     events = ",\n  ".join(json.dumps(_line(event), ensure_ascii=False) for event in records)
-    facts = {name: getattr(history.run, name) for name in RunInfo.__struct_fields__}
+    facts = {one.name: value for one in fields(RunInfo) if (value := getattr(history.run, one.name)) != one.default}
     run = json.dumps(facts, default=datetime.isoformat, ensure_ascii=False)
     text = f'{{"format": {FILE_FORMAT},\n "run": {run},\n "events": [\n  {events}]}}\n'
     if path is not None:

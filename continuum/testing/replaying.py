@@ -16,16 +16,20 @@ from typing import Any, Generic, Literal, TypeVar
 from continuum.client.reading import History, HistoryEvent, decoded
 from continuum.definitions.workflow import Workflow
 from continuum.errors import ConfigurationError, DurableValueError
-from continuum.model.events import COMMANDS, Event, EventType
+from continuum.model.events import COMMANDS, ENDINGS, Event, EventType
 from continuum.model.failure import Failure
 from continuum.replay.machine import Machine
-from continuum.replay.matching import Drift, describe
-from continuum.replay.turns import Completed, Failed, RunInfo
+from continuum.replay.matching import Drift, describe, same_input
+from continuum.replay.turns import Cancelled, Completed, Continued, Failed, RunInfo
 
 R = TypeVar("R")
 
-State = Literal["completed", "failed", "cancelled", "suspended", "blocked"]
-ANSWERED = frozenset({EventType.COMPLETED, EventType.FAILED})  # endings that the code comes to by itself
+State = Literal["completed", "failed", "cancelled", "continued", "suspended", "blocked"]
+OWN_ENDINGS = frozenset({EventType.COMPLETED, EventType.FAILED, EventType.CONTINUED})  # what code comes to by itself
+UNDONE = {  # by what is it over?
+    EventType.CHILD_STARTED: {EventType.CHILD_COMPLETED, EventType.CHILD_FAILED, EventType.CHILD_CANCELLED},
+    EventType.MESSAGE_SENT: {EventType.MESSAGE_ANSWERED},
+}
 
 NOBODY = "00000000-0000-0000-0000-000000000000"  # the run of bare events: nothing says whose they are
 
@@ -34,7 +38,8 @@ NOBODY = "00000000-0000-0000-0000-000000000000"  # the run of bare events: nothi
 class Waiting:
     """Something that a suspended workflow waits for.
 
-    `kind` is "activity", "timer", "signal" …; `data` holds an activity's arguments or a timer's deadline.
+    `kind` is "activity", "child", "message", "timer" or "signal"; `data` holds the arguments of an activity or a child,
+    or a timer's deadline. Children and messages are those that are not over, whether or not the code waits for them.
     """
 
     kind: str
@@ -132,11 +137,13 @@ def stand(machine: Machine, workflow: Workflow[..., Any], records: Sequence[Even
         Drift: the code does not fit.
     """
     *before, last = records
-    if last.type is EventType.CANCELLED:  # no code came to that
-        machine.replay(before)
-    elif last.type in ANSWERED:
+    if last.type in OWN_ENDINGS:
         machine.replay(before)
         if machine.stuck is None:
+            _compare(machine, workflow, last)
+    elif last.type is EventType.CANCELLED:
+        machine.replay(before)
+        if machine.is_cancelling and machine.unwritten:  # it undid what it owed; else no code came to that
             _compare(machine, workflow, last)
     else:
         machine.replay(records)
@@ -148,10 +155,10 @@ def _compare(machine: Machine, workflow: Workflow[..., Any], ending: Event) -> N
         return
     if not asked:
         found = "the workflow waits"
-    elif asked[0].type in COMMANDS:
-        found = describe(asked[0])
-    else:
+    elif asked[0].type in ENDINGS:
         found = _said(asked[0])
+    else:
+        found = describe(asked[0])
     raise Drift(seq=ending.seq, expected=_said(ending), found=found, site=None, run_id=machine.info.run_id)
 
 
@@ -162,6 +169,11 @@ def _ends_as(machine: Machine, workflow: Workflow[..., Any], ending: Event) -> b
         case Failed(failure) if ending.type is EventType.FAILED:
             journaled = Failure.decode(ending.payload or b"{}")
             return (failure.type, failure.message) == (journaled.type, journaled.message)
+        case Continued(_, arguments) if ending.type is EventType.CONTINUED:
+            parameters = workflow.signature.parameters
+            return same_input(arguments, ending.payload, parameters.recode, parameters.decode)
+        case Cancelled():
+            return ending.type is EventType.CANCELLED
         case _:
             return False
 
@@ -184,31 +196,41 @@ def _said(ending: Event) -> str:
 def _told(machine: Machine, workflow: Workflow[..., R], records: Sequence[Event]) -> Replayed[R]:
     if machine.stuck is not None:
         return Replayed("blocked", reason=machine.stuck)
+    ended = records[-1].type in ENDINGS
     if records[-1].type is EventType.CANCELLED:
         return Replayed("cancelled")
     asked = machine.turn((), machine.now).events if machine.unwritten else ()
-    ended = records[-1].type in ANSWERED
     more = () if ended else tuple(decoded(event) for event in asked)
     match machine.outcome:
         case Completed(payload):
             return Replayed("completed", result=workflow.signature.result.decode(payload), more=more)
         case Failed(failure):
             return Replayed("failed", failure=failure, more=more)
+        case Continued():
+            return Replayed("continued", more=more)
+        case Cancelled():
+            return Replayed("cancelled", more=more)
         case _:
             return Replayed("suspended", waits_for=_waits_for(machine, (*records, *asked)), more=more)
 
 
 def _waits_for(machine: Machine, events: Sequence[Event]) -> tuple[Waiting, ...]:
     commands = {event.command_id: event for event in events if event.type in COMMANDS}
-    waits = [_activity(commands[command_id]) for command_id in sorted(machine.open_activities)]
+    open_ones = [commands[command_id] for command_id in sorted(machine.open_activities)]
+    over = {(event.type, event.command_id) for event in events}
+    for command_id, command in commands.items():
+        endings = UNDONE.get(command.type, set())
+        if endings and not any((ending, command_id) in over for ending in endings):
+            open_ones.append(command)
+    waits = [_asked_for(command) for command in open_ones]
     waits += [Waiting("signal", name) for name in machine.waits_for]
     if machine.deadline is not None:
         waits.append(_timer(machine.deadline, commands.values()))
     return tuple(waits)
 
 
-def _activity(command: Event) -> Waiting:
-    kind = command.type.value.rpartition("_")[0]
+def _asked_for(command: Event) -> Waiting:
+    kind = command.type.value.partition("_")[0]
     return Waiting(kind, command.name, command.command_id, decoded(command).data)
 
 
