@@ -168,6 +168,81 @@ async def waits() -> str:
     return word.result()
 
 
+@workflow(name="golden.child")
+async def child(number: int) -> int:
+    if number < 0:
+        raise CardDeclined(f"{number} is below 0")
+    return await double(number) + await continuum.wait_signal("more", int)
+
+
+@workflow(name="golden.children")
+async def children() -> list[Any]:
+    named = await continuum.start_child(child, 1, id="named")
+    others = [await continuum.start_child(child, number) for number in (2, -1)]
+    await named.signal("more", 10)
+    await others[0].cancel()
+    return [str(ending) for ending in await asyncio.gather(named, *others, return_exceptions=True)]
+
+
+@workflow(name="golden.endless")
+async def endless(month: int) -> str:
+    kept = await continuum.wait_signal("note", str, timeout=timedelta(days=30))
+    if month < 3:
+        continuum.continue_as_new(month + 1)
+    return f"month {month}: {kept}"
+
+
+async def three_months(env: Environment, run: RunHandle[Any]) -> None:
+    await run.signal("note", "one")
+    await run.signal("note", "two")
+    await run.signal("note", "three")
+
+
+@workflow(name="golden.patched")
+async def patched() -> list[Any]:
+    notes = [continuum.patched("double twice")]
+    first = await double(1)
+    return [*notes, await double(first) if notes[0] else first, continuum.patched("double twice")]
+
+
+@activity(name="golden.refund")
+async def refund(charge: str) -> str:
+    return f"refunded {charge}"
+
+
+@activity(name="golden.release", retry=Retry(max_attempts=1))
+async def release(order: str) -> None:
+    raise CardDeclined(f"{order} cannot be released")
+
+
+@activity(name="golden.charge", compensate=refund)
+async def charge(order: str) -> str:
+    return f"charge of {order}"
+
+
+@activity(name="golden.reserve", retry=Retry(max_attempts=1))
+async def reserve(order: str) -> None:
+    raise TimeoutError(f"{order} may be reserved, or not")
+
+
+@workflow(name="golden.compensation")
+async def compensation(waits_for: str | None) -> list[str]:
+    await charge("o-1")
+    try:
+        async with continuum.saga():
+            await charge("o-2")
+            await reserve.options(compensate=release.bound("o-3"))("o-3")
+    except continuum.ActivityFailed as error:
+        if waits_for is not None:
+            await continuum.wait_signal(waits_for)
+        return [str(failed) for failed in await continuum.compensate_all()] + [str(error)]
+    return []
+
+
+async def cancelled_in_good_order(env: Environment, run: RunHandle[Any]) -> None:
+    await run.cancel(compensate=True)
+
+
 async def cancelled(env: Environment, run: RunHandle[Any]) -> None:
     await run.cancel()
 
@@ -184,6 +259,11 @@ FEATURES = (
     Feature("side_effects", side_effects),
     Feature("chance", chance),
     Feature("withdrawn", withdrawn),
+    Feature("children", children),
+    Feature("endless", endless, (1,), story=three_months),
+    Feature("patched", patched),
+    Feature("compensation", compensation, (None,)),
+    Feature("undone", compensation, ("nobody",), story=cancelled_in_good_order, state="cancelled"),
     Feature("failed", fails, state="failed"),
     Feature("cancelled", waits, story=cancelled, state="cancelled"),
     Feature("suspended", waits, state="suspended"),

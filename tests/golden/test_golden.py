@@ -48,5 +48,12 @@ async def test_todays_code_writes_the_golden_history(feature: Feature) -> None:
         assert dump_history(history) == path.read_text(), f"{path.name} differs: see tests/golden/record.py"
 
 
+@pytest.mark.continuum_paranoid
+@pytest.mark.parametrize("feature", FEATURES, ids=lambda feature: feature.name)
+async def test_every_feature_replays_in_other_processes_after_every_turn(feature: Feature) -> None:
+    """P98: in every terminal form, those that continue as new included."""
+    assert await feature.record()
+
+
 def test_every_file_belongs_to_a_feature() -> None:
     assert {feature_of(path).name for path in FILES} == set(BY_NAME)
