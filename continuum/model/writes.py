@@ -39,6 +39,11 @@ class Start(Struct, frozen=True, kw_only=True, gc=False):
         return self.run.run_id
 
     @property
+    def generation(self) -> int:
+        """The generation that is written."""
+        return 1
+
+    @property
     def is_keyed(self) -> bool:
         """Whether it can collide with another start, and so travels in the second lane."""
         return self.chosen or self.run.idempotency_key is not None

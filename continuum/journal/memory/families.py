@@ -25,7 +25,7 @@ KINDS = {
 def reach_out(store: MemoryStore, write: Start | Commit) -> None:
     """Do what a write that took effect does beyond its own run."""
     for child in write.children:
-        _spawn(store, store.runs[write.run_id], child)
+        _spawn(store, store.runs[write.run_id], child, write.generation)
     if not isinstance(write, Commit):
         return
     for message in write.posts:
@@ -49,10 +49,10 @@ def post(store: MemoryStore, message: Message) -> None:
         store.add_message(message)
 
 
-def _spawn(store: MemoryStore, parent: RunRow, child: NewChild) -> None:
+def _spawn(store: MemoryStore, parent: RunRow, child: NewChild, generation: int) -> None:
     known = store.runs.get(child.run_id)
     if known is not None:
-        _meet(store, parent, child, known)
+        _meet(store, parent, child, known, generation)
         return
     now = store.now()
     store.put_run(
@@ -80,15 +80,18 @@ def _spawn(store: MemoryStore, parent: RunRow, child: NewChild) -> None:
     store.append(child.run_id, 1, 0, (event,))
 
 
-def _meet(store: MemoryStore, parent: RunRow, child: NewChild, known: RunRow) -> None:
-    """Tell the parent of a run that has its child's id already, unless that will tell its end itself."""
+def _meet(store: MemoryStore, parent: RunRow, child: NewChild, known: RunRow, generation: int) -> None:
+    """Tell the parent of a run that has its child's id already, unless that will tell its end itself.
+
+    Each generation that asks is told under an id of its own, or it would be taken for what an earlier one has read.
+    """
     is_ours = (known.parent_id, known.workflow, known.fingerprint) == (parent.run_id, child.workflow, child.fingerprint)
     if is_ours and not known.state.has_ended:
         return
     last = store.event_at(known.run_id, known.generation, known.last_seq)
     kind = KINDS[known.state] if is_ours else MessageKind.CHILD_FAILED
     payload = (last.event.payload if last is not None else None) if is_ours else child.taken
-    name = f"known/{parent.run_id}/{child.at.isoformat()}/{child.command_id}"
+    name = f"known/{parent.run_id}/{generation}/{child.command_id}"
     message_id = str(uuid5(UUID(child.run_id), name))
     post(store, Message(message_id=message_id, run_id=parent.run_id, kind=kind, name=child.run_id, payload=payload))
 

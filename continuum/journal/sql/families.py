@@ -48,7 +48,7 @@ def reaches_out(write: Start | Commit) -> bool:
 async def reach_out(talk: Talk, landed: Sequence[Start | Commit], *, spawn: Spawn, put: Put) -> None:
     """Do what commits that took effect do beyond their own runs."""
     messages: list[Message] = []
-    children = [(write.run_id, child) for write in landed for child in write.children]
+    children = [(write, child) for write in landed for child in write.children]
     if children:
         messages += await _born(talk, children, spawn)
     commits = [write for write in landed if isinstance(write, Commit)]
@@ -67,9 +67,9 @@ def _cascaded(child: str, parent: str, kind: MessageKind) -> Message:
     return Message(message_id=str(uuid5(UUID(child), f"cascade/{parent}")), run_id=child, kind=kind)
 
 
-async def _born(talk: Talk, children: Sequence[tuple[str, NewChild]], spawn: Spawn) -> list[Message]:
+async def _born(talk: Talk, children: Sequence[tuple[Start | Commit, NewChild]], spawn: Spawn) -> list[Message]:
     """Insert children; return what is to be said to the parents of those that exist already."""
-    new = await spawn(talk, [child_columns(parent, child) for parent, child in children])
+    new = await spawn(talk, [child_columns(parent.run_id, child) for parent, child in children])
     events = [
         dict(zip(EVENT_COLUMNS, _event(child.run_id, 1, 0, _started(child)), strict=True))
         for _, child in children
@@ -106,22 +106,24 @@ def child_columns(parent: str, child: NewChild) -> dict[str, object]:
     }
 
 
-def _known(parent: str, child: NewChild, row: Any) -> Message | None:
+def _known(parent: Start | Commit, child: NewChild, row: Any) -> Message | None:
     """Return what a parent hears of a run that has its child's id already; None if that will tell its end itself.
 
-    An earlier generation asked for the same child: it is the same. Anybody else's run is not.
+    An earlier generation asked for the same child: it is the same. Anybody else's run is not. Each generation that asks
+    is told under an id of its own, or it would be taken for what an earlier one has read.
     """
     is_ours = row is not None and (row.parent_id, row.workflow, row.fingerprint) == (
-        parent,
+        parent.run_id,
         child.workflow,
         child.fingerprint,
     )
     if is_ours and not RunState(row.state).has_ended:
         return None
     kind, payload = (_KINDS[RunState(row.state)], row.payload) if is_ours else (MessageKind.CHILD_FAILED, child.taken)
+    name = f"known/{parent.run_id}/{parent.generation}/{child.command_id}"
     return Message(
-        message_id=str(uuid5(UUID(child.run_id), f"known/{parent}/{child.at.isoformat()}/{child.command_id}")),
-        run_id=parent,
+        message_id=str(uuid5(UUID(child.run_id), name)),
+        run_id=parent.run_id,
         kind=kind,
         name=child.run_id,
         payload=payload,
