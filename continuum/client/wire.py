@@ -24,6 +24,7 @@ from continuum.model.states import RunState
 from continuum.runtime.node import Node
 
 FOLLOW_FIRST_SECONDS = 0.1
+LOOK_MAX = 1_000  # events that one look reads, give or take a generation
 FOLLOW_SLOWEST_SECONDS = 1.0  # one row is read per look; an ending is heard of at once
 
 
@@ -161,13 +162,13 @@ class Wire:
             raise RunNotFound(f"there is no run {run_id} in this instance", run_id=str(run_id))
         return row
 
-    async def events(self, run_id: str | UUID, *, after: Position) -> Sequence[PlacedEvent]:
-        """Read a run's history from a position on.
+    async def events(self, run_id: str | UUID, *, after: Position, limit: int) -> Sequence[PlacedEvent]:
+        """Read a run's history from a position on: at least `limit` events if there are so many, else all.
 
         Raises:
             RunNotFound: there is no such run.
         """
-        return await self._since(await self.row(run_id), after)
+        return await self._since(await self.row(run_id), after, limit)
 
     async def follow(self, run_id: str | UUID, *, after: Position) -> AsyncIterator[Look]:
         """Look again and again at what a history grows by, until the run has ended or this node drains.
@@ -198,13 +199,15 @@ class Wire:
     async def _look(self, run_id: str | UUID, after: Position) -> Look:
         try:
             row = await self.row(run_id)
-            return Look(await self._since(row, after), row.state.has_ended)
+            events = await self._since(row, after, LOOK_MAX)
+            is_all = not events or events[-1].position >= Position(row.generation, row.last_seq)
+            return Look(events, row.state.has_ended and is_all)
         except RunNotFound:  # pruned meanwhile
             return Look(has_ended=True)
         except JournalUnavailable:
             return Look()
 
-    async def _since(self, row: RunRow, after: Position) -> list[PlacedEvent]:
+    async def _since(self, row: RunRow, after: Position, limit: int) -> list[PlacedEvent]:
         found: list[PlacedEvent] = []
         if Position(row.generation, row.last_seq) <= after:
             return found
@@ -213,4 +216,6 @@ class Wire:
                 position = Position(generation, event.seq)
                 if position > after:
                     found.append(PlacedEvent(position, decoded(event)))
+            if len(found) >= limit:  # whole generations at a time: a loop that never ends has many
+                break
         return found

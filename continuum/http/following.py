@@ -72,7 +72,7 @@ class Following:
                     media_type="text/event-stream",
                     headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
                 )
-            found = await wire.events(run_id, after=after)
+            found = await wire.events(run_id, after=after, limit=limit + 1)
         more = event_id(found[limit - 1].position) if len(found) > limit else None
         headers = {}
         if more is not None:

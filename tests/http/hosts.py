@@ -62,6 +62,32 @@ async def endless() -> float:
     return float("inf")
 
 
+undone: list[int] = []
+
+
+@activity(name="http.undo")
+async def undo(n: int) -> None:
+    undone.append(n)
+
+
+@activity(name="http.owing", compensate=undo)
+async def owing(n: int) -> int:
+    return n
+
+
+@workflow(name="http.indebted")
+async def indebted(n: int) -> None:
+    await owing(n)
+    await continuum.wait_signal("never")
+
+
+@workflow(name="http.generations")
+async def generations(left: int) -> int:
+    if left:
+        continuum.continue_as_new(left - 1)
+    return left
+
+
 @contextmanager
 def unblocked() -> Iterator[None]:
     """Let what blocks an event loop raise BlockingError where it does; connecting may look at a file or two."""

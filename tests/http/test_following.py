@@ -1,6 +1,7 @@
 """`…/events` as a stream."""
 
 import asyncio
+from typing import Any
 
 import httpx
 import pytest
@@ -9,7 +10,7 @@ from fastapi import FastAPI
 import continuum
 from continuum.composition.instance import Instance
 from continuum.ids import uuid7
-from tests.http.hosts import asked, data, doubled, events, kind, served, started
+from tests.http.hosts import asked, data, doubled, events, generations, kind, served, started
 from tests.support.eventually import eventually
 from tests.support.hosting import Place, wiring_of
 
@@ -31,6 +32,26 @@ async def test_a_stream_of_an_ended_run_is_its_history_and_an_end(http: httpx.As
     *rest, end = [event async for event in events(again)]
     assert [data(event) for event in rest] == whole[3:]
     assert end["event"] == "end"
+
+
+async def test_a_stream_and_pages_go_through_the_generations(http: httpx.AsyncClient) -> None:
+    run_id = await started(http, generations, left=3)
+    await http.get(f"/runs/{run_id}/await", params={"timeout": 20})
+    answer = await http.get(f"/runs/{run_id}/events", headers=STREAM)
+    *told, end = [data(event) | {"is": event["event"]} async for event in events(answer)]
+    assert [(event["generation"], event["type"]) for event in told] == [
+        (generation, kind)
+        for generation in (1, 2, 3, 4)
+        for kind in ("started", "begun", "completed" if generation == 4 else "continued")
+    ]
+    assert end["is"] == "end"
+    seen: list[dict[str, Any]] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page = (await http.get(f"/runs/{run_id}/events", params={"limit": 2, "cursor": cursor})).json()
+        seen += page["items"]
+        cursor = page["next_cursor"]
+    assert [event["id"] for event in seen] == [event["id"] for event in told]
 
 
 async def test_who_has_seen_everything_is_told_the_end(memory: httpx.AsyncClient) -> None:

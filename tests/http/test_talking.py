@@ -4,7 +4,8 @@ import httpx
 import pytest
 
 from continuum.ids import uuid7
-from tests.http.hosts import asked, doubled, kind, pointers, reviewed, started
+from tests.http.hosts import asked, doubled, indebted, kind, pointers, reviewed, started, undone
+from tests.support.eventually import eventually
 
 WAIT = {"timeout": 20}
 
@@ -84,6 +85,21 @@ async def test_a_cancel_ends_the_run(http: httpx.AsyncClient) -> None:
     assert (answer.status_code, answer.json()) == (202, {"status": "cancelled"})
     assert (await http.get(f"/runs/{run_id}")).json()["state"] == "cancelled"
     assert kind(await http.post(f"/runs/{run_id}/cancel")) == (409, "run-not-active")
+
+
+async def test_a_cancel_may_undo_first(http: httpx.AsyncClient) -> None:
+    undone.clear()
+    run_id = await started(http, indebted, n=7)
+
+    async def owes() -> bool:
+        events = (await http.get(f"/runs/{run_id}/events")).json()["items"]
+        return any(event["type"] == "activity_completed" for event in events)
+
+    await eventually(owes)
+    answer = await http.post(f"/runs/{run_id}/cancel", json={"compensate": True})
+    assert answer.status_code == 202
+    ended = await http.get(f"/runs/{run_id}/await", params={"timeout": 20})
+    assert (ended.json()["state"], undone) == ("cancelled", [7])
 
 
 async def test_a_cancel_takes_no_other_fields(memory: httpx.AsyncClient) -> None:
