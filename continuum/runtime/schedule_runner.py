@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from continuum.errors import ContinuumError, RunNotActive, RunNotFound
 from continuum.ids import scheduled_run_id
-from continuum.journal.port import BadData, Firing, ScheduleJournal
+from continuum.journal.port import BadData, Contended, Firing, ScheduleJournal
 from continuum.model.firing import Plan, failed, plan
 from continuum.model.runs import Ending, NewRun
 from continuum.model.schedules import Definition, ScheduleRow, ScheduleState, attributes_at, input_at
@@ -35,6 +35,7 @@ from continuum.runtime.pubsub import PubSub
 from continuum.runtime.pulse import Pulse
 from continuum.runtime.wakes import Wakes
 
+CONTENDED_SECONDS = 0.1  # before what met a lock is tried again
 REASON_MAX = 1_000  # characters of what is kept of an error
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -142,12 +143,15 @@ class ScheduleRunner(Loop):
     # --- doing --------------------------------------------------------------------------------------------------------
 
     async def _carry_out(self, moves: Sequence[_Move], now: datetime) -> bool:
-        """Write all moves together; if the database refuses a value, each alone. False: there is more to do."""
+        """Write all moves together; if the database refuses a value, each alone. False: there is more to do at once."""
         if not moves:
             return True
         firings = [self._firing(move, now) for move in moves]
         try:
             landed = await self._journal.fire(firings)
+        except Contended:  # another node moves the same ones on, or a host inserts a run of the same id
+            self.nudge(self._draw.uniform(0.5, 1.5) * CONTENDED_SECONDS)
+            return True
         except BadData as error:
             if len(moves) > 1:
                 return all([await self._carry_out([move], now) for move in moves])

@@ -515,10 +515,10 @@ due AS MATERIALIZED (
         SELECT s.id FROM continuum_schedules AS s
         WHERE s.state = 'active' AND s.wake_at <= (SELECT now FROM moment)
           AND ((s.workflow IN (SELECT value FROM json_each(:workflows))) OR s.wake_at <= (SELECT before FROM moment))
-        ORDER BY s.wake_at LIMIT :n) AS come
+        ORDER BY s.wake_at LIMIT :n ) AS come
     UNION
     SELECT id FROM (SELECT s.id FROM continuum_schedules AS s WHERE s.state = 'active' AND s.buffered_at IS NOT NULL AND s.attempts = 0
-    AND NOT EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = s.last_run_id AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked')) AND (s.workflow IN (SELECT value FROM json_each(:workflows))) LIMIT :n) AS free),
+    AND NOT EXISTS (SELECT 1 FROM continuum_runs AS r WHERE r.id = s.last_run_id AND r.state IN ('pending', 'running', 'suspended', 'cancelling', 'blocked')) AND (s.workflow IN (SELECT value FROM json_each(:workflows))) LIMIT :n ) AS free),
 later AS MATERIALIZED (
     SELECT (SELECT s.wake_at FROM continuum_schedules AS s
             WHERE s.state = 'active' AND s.wake_at > (SELECT now FROM moment) AND (s.workflow IN (SELECT value FROM json_each(:workflows)))

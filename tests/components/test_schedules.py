@@ -14,6 +14,7 @@ from continuum import FIRE_TIME, ConfigurationError, InputInvalid, RunState, Sch
 from continuum.clock import VirtualClock
 from continuum.definitions.catalog import scoped_catalog
 from continuum.errors import DurableValueError, NotAllowedHere, ScheduleNotFound
+from continuum.journal.port import Contended
 from continuum.model.schedules import Schedule
 from continuum.telemetry import TelemetryEvent, attach, detach
 from continuum.testing import environment
@@ -251,6 +252,28 @@ async def test_two_nodes_that_have_both_read_what_is_due_start_one_run(stage: St
     assert not await runner._carry_out(moves, due.now)  # refused: look again
     assert len(await runs_of("hourly", first.instance)) == 1
     assert (await first.instance.get_schedule("hourly")).fired == 1
+
+
+async def test_a_lock_that_is_not_to_be_had_costs_a_moment_and_no_alarm(
+    stage: Stage, heard: list[TelemetryEvent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await stage.node()
+    await node.instance.schedule(report, FIRE_TIME, every=3600, id="hourly")
+    journal: Any = node.parts.journal
+    fire = journal.fire
+    met: list[object] = []
+
+    async def contended(firings: Any) -> Any:
+        if not met:
+            met.append(firings)
+            raise Contended("a lock was not to be had in time")
+        return await fire(firings)
+
+    monkeypatch.setattr(journal, "fire", contended)
+    await stage.move(3601.0)
+    (fired,) = [event for event in heard if event.name == "schedule.fired"]
+    assert 0.04 < fired.measurements["lateness_seconds"] < 0.2
+    assert names(heard, "loop.") == []
 
 
 async def test_a_schedule_made_by_another_process_is_found_by_polling(stage: Stage) -> None:

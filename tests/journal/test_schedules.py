@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from msgspec.structs import replace
+from sqlalchemy import text
 
 from continuum.ids import uuid7
 from continuum.journal.port import BadData, DueSchedules, Firing, Journal
@@ -13,6 +14,7 @@ from continuum.model.states import RunState
 from continuum.model.timing import Cron, Every, Once
 from tests.journal.backends import Harness
 from tests.journal.builders import WORKFLOW, a_run, an_unleased_start
+from tests.journal.sql import SqlHarness
 from tests.journal.steps import later, run_in, started_run
 
 GRACE = 5.0
@@ -293,3 +295,15 @@ async def test_a_fired_run_is_claimed_like_any_other(journal: Journal) -> None:
     start = an_unleased_start(chosen=True)
     await journal.fire([Firing("nightly", row.revision, row.progress, (start,))])
     assert (await journal.evidence()).runs
+
+
+async def test_what_another_node_moves_on_at_this_moment_is_passed_over(harness: Harness, journal: Journal) -> None:
+    await defined(journal, "held", seconds=-2.0)
+    await defined(journal, "free", seconds=-1.0)
+    if not isinstance(harness, SqlHarness) or not harness.is_postgres:
+        assert await due_ids(journal) == ["held", "free"]  # there, nothing happens at the same moment
+        return
+    async with harness.engine.begin() as elsewhere:
+        await elsewhere.execute(text("UPDATE continuum_schedules SET revision = revision + 1 WHERE id = 'held'"))
+        assert await due_ids(journal) == ["free"]
+    assert await due_ids(journal) == ["held", "free"]

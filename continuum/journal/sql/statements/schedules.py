@@ -76,6 +76,7 @@ _FREE = f"""s.state = 'active' AND s.buffered_at IS NOT NULL AND s.attempts = 0
 IS_DUE = f"""EXISTS (SELECT 1 FROM {{schedules}} AS s WHERE {_COME})
     OR EXISTS (SELECT 1 FROM {{schedules}} AS s WHERE {_FREE})"""
 
+# What another node is moving on at this moment is passed over: its next time is that node's to keep.
 _KNOWN = "(s.workflow {among:workflows text})"
 
 DUE = Statement(
@@ -89,9 +90,9 @@ due AS MATERIALIZED (
         SELECT s.id FROM {{schedules}} AS s
         WHERE s.state = 'active' AND s.wake_at <= (SELECT now FROM moment)
           AND ({_KNOWN} OR s.wake_at <= (SELECT before FROM moment))
-        ORDER BY s.wake_at LIMIT :n) AS come
+        ORDER BY s.wake_at LIMIT :n {{lock:s}}) AS come
     UNION
-    SELECT id FROM (SELECT s.id FROM {{schedules}} AS s WHERE {_FREE} AND {_KNOWN} LIMIT :n) AS free),
+    SELECT id FROM (SELECT s.id FROM {{schedules}} AS s WHERE {_FREE} AND {_KNOWN} LIMIT :n {{lock:s}}) AS free),
 later AS MATERIALIZED (
     SELECT (SELECT s.wake_at FROM {{schedules}} AS s
             WHERE s.state = 'active' AND s.wake_at > (SELECT now FROM moment) AND {_KNOWN}
