@@ -15,6 +15,7 @@ from continuum.definitions.workflow import Workflow
 from continuum.errors import ConfigurationError
 from continuum.model.failure import DETAILS_MAX
 from continuum.model.policy import Duration, seconds
+from continuum.replay.guard import GUARD_MODES, GuardMode
 from continuum.replay.machine import DEPTH_MAX
 from continuum.runtime.signing import Keys, keys_of
 
@@ -61,6 +62,12 @@ def _client(name: str, value: Any) -> Any:
     raise ConfigurationError(f"{name} must have httpx.AsyncClient's request(), not {value!r}")
 
 
+def _guard(name: str, value: Any) -> str:
+    if value in GUARD_MODES:
+        return str(value)
+    raise ConfigurationError(f'{name} must be "raise", "warn" or "off", not {value!r}')
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
     """One option: `default` None means that it is derived (`meaning` says how)."""
@@ -86,6 +93,13 @@ INSTANCE: tuple[Option, ...] = (
     Option("drain_timeout", 10.0, _duration, "how long a stop waits for executions and attempts, seconds"),
     Option("payload_max", PAYLOAD_MAX, _count, "bytes of one input, result or signal"),
     Option("details_max", DETAILS_MAX, _count, "bytes of an error's details or a heartbeat's"),
+    Option(
+        "guard",
+        "off",
+        _guard,
+        'what comes of I/O in a turn (files, sockets, processes, threads): `"raise"` blocks the run, `"warn"` logs each '
+        'place once to `continuum.guard`, `"off"` does not look',
+    ),
     Option("history_max", 50_000, _count, "events of one history; beyond that the run is blocked"),
     Option("max_child_depth", DEPTH_MAX, _count, "ancestors that a child may have"),
 )
@@ -228,6 +242,7 @@ class InstanceOptions(TypedDict, total=False):
     details_max: int
     history_max: int
     max_child_depth: int
+    guard: GuardMode
     pubsub: PartOptions
     registry: PartOptions
     run_supervisor: PartOptions

@@ -22,6 +22,7 @@ from continuum.errors import WorkflowNotFound
 from continuum.ids import IdSource
 from continuum.journal.group import GroupCommitter
 from continuum.journal.port import Journal
+from continuum.replay.guard import guard_of
 from continuum.runtime.activity_dispatcher import ActivityDispatcher
 from continuum.runtime.activity_supervisor import ActivityFinder, ActivitySupervisor
 from continuum.runtime.awaiting import Awaiting
@@ -223,6 +224,7 @@ class Wiring:
             history_max=self.settings.values["history_max"],
             payload_max=self.settings.values["payload_max"],
             depth_max=self.settings.values["max_child_depth"],
+            guard=guard_of(self.settings.values["guard"]),
         )
 
     def _heartbeater(self) -> Component:

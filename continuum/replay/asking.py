@@ -27,7 +27,7 @@ from continuum.model.messages import MessageKind
 from continuum.model.tasks import TaskOptions
 from continuum.replay.endings import report
 from continuum.replay.family import Child, ChildEnding, Family, child_run_id
-from continuum.replay.loop import DurableTimer, WorkflowLoop
+from continuum.replay.loop import DurableTimer, LoopGuard, WorkflowLoop
 from continuum.replay.matching import Command, Drift, call_site, describe, matches, same_input
 from continuum.replay.saga import Debt, Debts
 from continuum.replay.signals import Signal, Signals
@@ -87,7 +87,13 @@ class Asking:
     )
 
     def __init__(
-        self, body: Body, info: RunInfo, *, payload_max: int = sys.maxsize, depth_max: int = DEPTH_MAX
+        self,
+        body: Body,
+        info: RunInfo,
+        *,
+        payload_max: int = sys.maxsize,
+        depth_max: int = DEPTH_MAX,
+        guard: LoopGuard | None = None,
     ) -> None:
         self.info = info
         self._payload_max = payload_max
@@ -96,6 +102,8 @@ class Asking:
         self.now = info.started_at
         self._body = body
         self._loop = self._new_loop()
+        if guard is not None:
+            self._loop.guard = guard
         self._main: asyncio.Task[Any] | None = None
         self._commands = 0
         self._tape = Tape()

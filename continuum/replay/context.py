@@ -37,6 +37,7 @@ from continuum.ids import canonical
 from continuum.model.failure import Failure
 from continuum.model.messages import MessageKind
 from continuum.model.policy import Duration, seconds
+from continuum.replay.guard import unguarded
 from continuum.replay.loop import WorkflowLoop
 from continuum.replay.machine import Machine
 from continuum.replay.turns import LogLine, RunInfo
@@ -225,7 +226,7 @@ async def side_effect(fn: Callable[[], T]) -> T:
     """
     machine = machine_for("side_effect()")
     shape = codec.returned_by(fn)
-    journaled = await machine.side_effect(lambda: shape.encode(fn()))
+    journaled = await machine.side_effect(lambda: shape.encode(unguarded(fn)))
     if isinstance(journaled, Failure):
         raise _failed(journaled, machine.info.run_id)
     return machine.decode(shape, journaled, "the journaled value of a side effect")  # type: ignore[no-any-return]

@@ -93,8 +93,18 @@ class LoopOwner(Protocol):
         ...
 
 
+class LoopGuard(Protocol):
+    """What watches over the turns of an instance, as the loop sees it."""
+
+    def met(self, loop: WorkflowLoop, event: str, args: tuple[Any, ...], frame: FrameType | None) -> None:
+        """Act on an audit event."""
+        ...
+
+
 class WorkflowLoop(asyncio.AbstractEventLoop):
     """One run's event loop; `drive` runs it until it is quiescent. `seed` tells the hashes of one run from another's."""
+
+    guard: LoopGuard | None = None  # whoever drives it sets its own
 
     def __init__(self, owner: LoopOwner, *, seed: int) -> None:
         self.owner: LoopOwner = owner

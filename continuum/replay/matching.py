@@ -20,6 +20,7 @@ from msgspec import Struct
 from continuum.errors import ContinuumError
 from continuum.model.events import Event, EventType
 from continuum.replay.loop import WorkflowLoop
+from continuum.replay.sites import is_installed
 
 Recode = Callable[[bytes], bytes]
 Decode = Callable[[bytes], object]
@@ -100,14 +101,21 @@ _INSIDE = (f"{Path(__file__).parent.parent}{os.sep}", f"{Path(asyncio.__file__).
 
 
 def call_site() -> str | None:
-    """Return `file:line in function` of the innermost frame of the workflow that is neither ours nor asyncio's."""
+    """Return `file:line in function` of the innermost frame of the workflow that is neither ours nor asyncio's.
+
+    One that is in no library either is preferred: it is what somebody can mend.
+    """
     frames = itertools.takewhile(_is_workflow, reversed(traceback.extract_stack()))
-    sites = (f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames if _is_foreign(frame.filename))
-    return next(sites, None)
+    foreign = sorted((frame for frame in frames if _is_foreign(frame.filename)), key=_is_of_a_library)
+    return f"{foreign[0].filename}:{foreign[0].lineno} in {foreign[0].name}" if foreign else None
 
 
 def _is_workflow(frame: traceback.FrameSummary) -> bool:
     return frame.name != WorkflowLoop.drive.__name__ or _is_foreign(frame.filename)  # what drives us is the host's
+
+
+def _is_of_a_library(frame: traceback.FrameSummary) -> bool:
+    return is_installed(frame.filename)
 
 
 def _is_foreign(filename: str) -> bool:

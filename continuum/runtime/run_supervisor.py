@@ -22,6 +22,7 @@ from continuum.model.runs import Ending, NewRun
 from continuum.model.states import RunState
 from continuum.model.tasks import ClaimedTask, TaskKey
 from continuum.model.writes import Write
+from continuum.replay.loop import LoopGuard
 from continuum.replay.machine import Machine
 from continuum.replay.turns import Errand, LogLine, RunInfo
 from continuum.runtime.activity_supervisor import ActivitySupervisor
@@ -66,6 +67,7 @@ class RunSupervisor(Component):
         history_max: int,
         payload_max: int,
         depth_max: int,
+        guard: LoopGuard | None,
     ) -> None:
         super().__init__(name)
         self._node = node
@@ -81,6 +83,7 @@ class RunSupervisor(Component):
         self.history_max = history_max
         self._payload_max = payload_max
         self._depth_max = depth_max
+        self._guard = guard
         self._idle: dict[str, Execution] = {}  # least recently idle first
         self._deadlines: Callable[[Execution, datetime], object] | None = None
         self._starved = False  # somebody asked for room and got none
@@ -150,7 +153,7 @@ class RunSupervisor(Component):
         self._make_way(1)
         now = self._node.database_now()
         info = RunInfo(run.run_id, run.workflow, run.version, 1, run.namespace, self._node.instance, now)
-        machine = Machine(workflow, info, payload_max=self._payload_max, depth_max=self._depth_max)
+        machine = Machine(workflow, info, payload_max=self._payload_max, depth_max=self._depth_max, guard=self._guard)
         execution = Execution(info, machine, self, owner=owner, token=1)
         self._registry.add(run.run_id, execution)
         self.soon(lambda: execution.begin(run, arguments, chosen=chosen, settled=settled))
@@ -226,7 +229,7 @@ class RunSupervisor(Component):
         workflow = self._find_workflow(facts.workflow, facts.version)
         if workflow is None:
             return None
-        return Machine(workflow, facts, payload_max=self._payload_max, depth_max=self._depth_max)
+        return Machine(workflow, facts, payload_max=self._payload_max, depth_max=self._depth_max, guard=self._guard)
 
     def runs_waiting(self) -> None:
         """Nudge whoever claims runs."""

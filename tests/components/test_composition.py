@@ -326,6 +326,7 @@ async def test_no_task_outlives_its_instance(engine: AsyncEngine) -> None:
         ({"activity_supervisor": {"queues": ["slow"]}}, "map queue names"),
         ({"migrations": "maybe"}, '"check", "upgrade" or "off"'),
         ({"client_only": "yes"}, "True or False"),
+        ({"guard": True}, '"raise", "warn" or "off"'),
         ({"schema": 7}, "string"),
         ({"node": ""}, "string"),
         ({"workflows": double}, "list"),

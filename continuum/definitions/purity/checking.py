@@ -11,7 +11,6 @@ constructs are warnings.
 from __future__ import annotations
 
 import os
-import sysconfig
 import types
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +23,7 @@ from continuum.definitions.purity.rules import Kind, covers
 from continuum.definitions.purity.sources import Source, source_of
 from continuum.definitions.purity.walking import Finding, Read, read
 from continuum.errors import ConfigurationError, DefinitionError, PurityError, PurityWarning
+from continuum.replay.sites import is_installed
 
 Purity = Literal["error", "warn", "off"]
 LEVELS: tuple[str, ...] = get_args(Purity)
@@ -132,19 +132,13 @@ def _read(source: Source, fn: types.FunctionType) -> Read | None:
         return None
 
 
-_LIBRARIES = tuple(f"{sysconfig.get_path(kind)}{os.sep}" for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
-_INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
-
-
 def _is_yours(helper: types.FunctionType, fn: types.FunctionType) -> bool:
     """Tell whether a helper belongs to the same package, or at least to no installed distribution."""
     home, away = str(fn.__module__), str(helper.__module__)
     top = away.partition(".")[0]
     if top == "continuum":
         return home == away
-    file = helper.__code__.co_filename
-    is_installed = file.startswith(_LIBRARIES) or any(part in file for part in _INSTALLED)
-    return home.partition(".")[0] == top or not is_installed
+    return home.partition(".")[0] == top or not is_installed(helper.__code__.co_filename)
 
 
 def _warn(message: str, file: str, line: int, fn: Callable[..., Any]) -> None:
