@@ -32,6 +32,7 @@ from continuum.errors import ConfigurationError
 from continuum.ids import seeded_ids, uuid7
 from continuum.journal.memory import MemoryJournal, MemoryStore
 from continuum.model.policy import Duration, seconds
+from continuum.replay.guard import GuardMode
 from continuum.replay.machine import Machine
 from continuum.testing.paranoia import Paranoia, WatchedJournal
 
@@ -126,6 +127,7 @@ async def environment(
     auto: bool = True,
     paranoid: bool | None = None,
     seed: int | None = None,
+    guard: GuardMode = "off",
 ) -> AsyncIterator[Environment]:
     """Run in-memory instances in virtual time, registered under `names` while the block lasts.
 
@@ -137,6 +139,7 @@ async def environment(
         paranoid: replay every run after every turn in other processes under other hash seeds; None: if the variable
             CONTINUUM_PARANOID is 1. What differs is raised when the block is left.
         seed: makes ids, and so what workflows draw at random, the same every time; None: they differ.
+        guard: what comes of I/O in a turn: "raise" blocks the run, "warn" logs it, "off" does not look.
 
     Raises:
         ConfigurationError: a running instance has one of the names, or `activities` holds something else.
@@ -158,7 +161,10 @@ async def environment(
     env = Environment(clock)
     paranoia = Paranoia() if paranoid else None
     try:
-        async with _entered(env, world, names, {"state": state}, paranoia, clock), _jumping(env, auto=auto):
+        async with (
+            _entered(env, world, names, {"state": state, "guard": guard}, paranoia, clock),
+            _jumping(env, auto=auto),
+        ):
             yield env
     except Exception as error:
         if paranoia is not None and paranoia.found is not None:  # and whatever went wrong, went wrong because of it

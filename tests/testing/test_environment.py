@@ -3,6 +3,7 @@
 import asyncio
 import random
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -218,3 +219,18 @@ async def test_real_randomness_is_not_touched() -> None:
     async with environment(seed=3):
         await (await continuum.start(naps, 1)).result()
     assert random.random() == expected
+
+
+async def test_turns_can_be_guarded(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text("7")
+
+    @workflow(purity="off")
+    async def reads(path: str) -> str:
+        return Path(path).read_text()
+
+    async with environment() as _:
+        assert await (await continuum.start(reads, str(path))).result() == "7"
+    async with environment(guard="raise") as _:
+        with pytest.raises(continuum.RunBlocked, match="a workflow's turn reached for the real world, open"):
+            await (await continuum.start(reads, str(path))).result()

@@ -199,7 +199,18 @@ CALLS: tuple[Rule, ...] = (
     Rule(("trio", "curio", "gevent", "eventlet"), "brings another event loop", TASK),
     # --- continuum itself
     Rule(
-        _all("continuum", "start start_many await_run get_run list_runs history drain migrate application children"),
+        _all("continuum", "start start_many"),
+        "is for code outside of workflows",
+        "start a child with `continuum.start_child(...)`, or do it in an activity (`@continuum.activity`)",
+    ),
+    Rule(
+        (
+            *_all(
+                "continuum", "await_run get_run list_runs history drain readiness migrate application children lifespan"
+            ),
+            *_all("continuum", "schedule get_schedule list_schedules delete_schedule pause_schedule resume_schedule"),
+            *_all("continuum", "trigger_schedule backfill_schedule"),
+        ),
         "is for code outside of workflows",
         ACTIVITY,
     ),
