@@ -227,6 +227,7 @@ async def test_turns_can_be_guarded(tmp_path: Path) -> None:
 
     @workflow(purity="off")
     async def reads(path: str) -> str:
+        await asyncio.sleep(1)
         return Path(path).read_text()
 
     async with environment() as _:
