@@ -64,6 +64,7 @@ CATCH_UP_ALONE_SECONDS = 1.0  # the scan where no notice arrives: then it is how
 AWAIT_SECONDS = 0.5  # slowest poll for endings of runs that live elsewhere
 AWAIT_LOCAL_SECONDS = 5.0  # and for those that live here, in case memory is wrong
 AUDIT_PASSES = 30  # of recovery, between two audits of our own leases
+FOR_EVER_SECONDS = 1_000 * 365 * 86_400.0  # how far a wheel looks ahead when nothing polls; dates must stay possible
 FRESH_INTERVALS = 1.35  # four loops share one answer, so that an idle instance asks less than once a second
 
 
@@ -396,6 +397,3 @@ class Wiring:
             catalog=self.world.catalog,
             payload_max=self.settings.values["payload_max"],
         )
-
-
-FOR_EVER_SECONDS = 1_000 * 365 * 86_400.0  # how far a wheel looks ahead when nothing polls; dates must stay possible

@@ -27,7 +27,7 @@ from continuum.model.messages import MessageKind
 from continuum.model.tasks import TaskOptions
 from continuum.replay.endings import report
 from continuum.replay.family import Child, ChildEnding, Family, child_run_id
-from continuum.replay.loop import DurableTimer, LoopGuard, WorkflowLoop
+from continuum.replay.loop import DurableTimer, WorkflowLoop
 from continuum.replay.matching import Command, Drift, call_site, describe, matches, same_input
 from continuum.replay.saga import Debt, Debts
 from continuum.replay.signals import Signal, Signals
@@ -44,6 +44,7 @@ from continuum.replay.turns import (
     ScheduledActivity,
     ScheduledChild,
 )
+from continuum.replay.watch import LoopGuard
 
 # Most runs never use these; what a machine does not make, the garbage collector does not look at a thousand times.
 NO_TIMERS, NO_SIGNALS, NO_DEBTS, NO_FAMILY = Timers(), Signals(), Debts(), Family()

@@ -27,6 +27,7 @@ from types import FrameType
 from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 from continuum.errors import NondeterminismError
+from continuum.replay.watch import LoopGuard
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -90,14 +91,6 @@ class LoopOwner(Protocol):
 
     def misused(self, error: NondeterminismError) -> None:
         """Remember that the code reached for the real world."""
-        ...
-
-
-class LoopGuard(Protocol):
-    """What watches over the turns of an instance, as the loop sees it."""
-
-    def met(self, loop: WorkflowLoop, event: str, args: tuple[Any, ...], frame: FrameType | None) -> None:
-        """Act on an audit event."""
         ...
 
 

@@ -22,9 +22,9 @@ from continuum.model.runs import Ending, NewRun
 from continuum.model.states import RunState
 from continuum.model.tasks import ClaimedTask, TaskKey
 from continuum.model.writes import Write
-from continuum.replay.loop import LoopGuard
 from continuum.replay.machine import Machine
 from continuum.replay.turns import Errand, LogLine, RunInfo
+from continuum.replay.watch import LoopGuard
 from continuum.runtime.activity_supervisor import ActivitySupervisor
 from continuum.runtime.component import Component, Nudge
 from continuum.runtime.decisions import facts_of
