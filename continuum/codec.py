@@ -36,6 +36,7 @@ _CORE_CONFIG = CoreConfig(ser_json_inf_nan="constants", ser_json_bytes="base64")
 _WARILY: dict[str, Any] = {"by_alias": False, "round_trip": True, "warnings": "error"}
 _LIGHTLY: dict[str, Any] = {"by_alias": False}
 _EXACT = frozenset({int, str, bool, type(None)})
+SHORT = 1_000  # bytes up to which what was written of these is surely read again: of numbers, some thousand digits are
 
 
 class Shape:
@@ -57,7 +58,7 @@ class Shape:
         try:
             valid = self._adapter.validator.validate_python(value)
             payload = self._adapter.serializer.to_json(valid, **self._how)
-            if not _is_plain(value):
+            if self._how is not _LIGHTLY or len(payload) > SHORT:
                 self._read(payload)
         except ValidationError as error:
             raise _unfit(error, self.annotation) from error
@@ -82,16 +83,6 @@ class Shape:
 
     def _read(self, payload: bytes) -> Any:
         return self._adapter.validator.validate_json(payload, by_alias=True, by_name=True)
-
-
-_PLAIN = frozenset({str, bool, type(None)})
-_INTEGER_MAX = 1 << 63  # what JSON readers take is bounded; ours takes some thousand digits
-
-
-def _is_plain(value: Any) -> bool:
-    """Tell whether what is written of a value can be read again for sure."""
-    kind = type(value)
-    return kind in _PLAIN or (kind is int and -_INTEGER_MAX < value < _INTEGER_MAX)
 
 
 @lru_cache(maxsize=4_096)
@@ -120,7 +111,7 @@ def returned_by(fn: Callable[..., Any]) -> Shape:
 class Parameters:
     """A function's arguments, stored by name."""
 
-    __slots__ = ("_adapter", "_defaults", "_how", "_positional", "_signature", "_writer", "function")
+    __slots__ = ("_adapter", "_all_positional", "_defaults", "_how", "_positional", "_signature", "_writer", "function")
 
     def __init__(self, function: str, signature: inspect.Signature, annotations: Mapping[str, Any]) -> None:
         fields: dict[str, Any] = {}
@@ -137,6 +128,7 @@ class Parameters:
         self._positional = tuple(
             name for name, parameter in signature.parameters.items() if parameter.kind is not parameter.KEYWORD_ONLY
         )
+        self._all_positional = len(self._positional) == len(signature.parameters)
         make: Any = TypedDict  # for type checkers it is no function
         arguments = make("Arguments", fields)
         arguments.__pydantic_config__ = _CONFIG  # a TypedDict brings its own configuration
@@ -162,11 +154,11 @@ class Parameters:
         return self._write(arguments)
 
     def _write(self, arguments: Mapping[str, Any]) -> bytes:
-        named = {**self._defaults, **arguments}
+        named = {**self._defaults, **arguments} if self._defaults else arguments
         try:
             valid = self._adapter.validator.validate_python(named, by_alias=True, by_name=True)
             payload = self._writer.to_json(valid, **self._how)
-            if not all(map(_is_plain, named.values())):
+            if self._how is not _LIGHTLY or len(payload) > SHORT:
                 self._read(payload)
         except ValidationError as error:
             raise _misfit(error, self.function) from error
@@ -200,8 +192,8 @@ class Parameters:
 
     def call(self, fn: Callable[..., Any], payload: bytes, *first: Any) -> Any:
         """Call `fn` with decoded arguments, after those in `first`."""
-        arguments = {**self._defaults, **self.decode(payload)}
-        positional = [arguments.pop(name) for name in self._positional]
+        arguments = {**self._defaults, **self.decode(payload)} if self._defaults else self.decode(payload)
+        positional = map(arguments.pop, self._positional)
         return fn(*first, *positional, **arguments)
 
     def _read(self, payload: bytes) -> dict[str, Any]:
@@ -216,8 +208,8 @@ class Parameters:
             raise InputInvalid(f"{self.function}() has no parameter {unknown[0]!r}; it has: {known}", problems=problems)
 
     def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
-        if not kwargs and len(args) == len(self._positional) == len(self._signature.parameters):
-            return dict(zip(self._positional, args, strict=True))  # the common call, five times faster than bind
+        if not kwargs and self._all_positional and len(args) == len(self._positional):
+            return dict(zip(self._positional, args))  # noqa: B905  # the common call, five times faster than bind
         try:
             return self._signature.bind(*args, **kwargs).arguments
         except TypeError as error:
@@ -239,15 +231,15 @@ def decode_signal(shape: Shape, name: str, payload: bytes | None, *, run_id: str
         raise SignalInvalid(message, problems=[problem], run_id=run_id) from error
 
 
-def check_size(payload: bytes, limit: int, what: str) -> bytes:
-    """Return the payload.
+def check_size(payload: bytes, limit: int, what: str, name: str = "") -> bytes:
+    """Return the payload; `what` of which `name` it is goes into the error.
 
     Raises:
         PayloadTooLarge: it has more than `limit` bytes.
     """
     if len(payload) > limit:
         raise PayloadTooLarge(
-            f"{what} takes {len(payload)} bytes, more than payload_max={limit}: "
+            f"{what} {name}".rstrip() + f" takes {len(payload)} bytes, more than payload_max={limit}: "
             "store the bulk elsewhere and pass a reference, or raise the option"
         )
     return payload

@@ -59,7 +59,6 @@ class Client:
     ) -> None:
         self._node = node
         self._catalog = catalog
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._starter = Starter(
             node=node, journal=journal, committer=committer, supervisor=supervisor, wakes=wakes, payload_max=payload_max
         )
@@ -93,10 +92,6 @@ class Client:
         """The verbs for callers who send names and JSON."""
         self._guard("what comes over the wire", "an activity")
         return self._wire
-
-    def opened(self) -> None:
-        """Belong to the running loop from now on."""
-        self._loop = asyncio.get_running_loop()
 
     def start(
         self,
@@ -216,7 +211,7 @@ class Client:
         return self._scheduler
 
     def _guard(self, verb: str, instead: str) -> None:
-        if asyncio.get_running_loop() is self._loop:  # code of a workflow runs on a loop of its own
+        if asyncio.get_running_loop() is self._node.loop:  # code of a workflow runs on a loop of its own
             return
         if in_workflow():
             raise NotAllowedHere(f"{verb} would not be journaled in a workflow; use {instead}")

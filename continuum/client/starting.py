@@ -105,7 +105,7 @@ class Starter:
 
     async def start(self, workflow: Workflow[..., Any], arguments: bytes, options: StartOptions) -> Started:
         """Start one run; returns after its commit."""
-        check_size(arguments, self._payload_max, f"the input of {workflow.name}")
+        check_size(arguments, self._payload_max, "the input of", workflow.name)
         for _ in range(TRIES):
             if self._node.is_draining:
                 raise InstanceDraining(f"instance {self._node.instance!r} is shutting down and starts no new runs")
@@ -138,7 +138,7 @@ class Starter:
             raise InstanceDraining(f"instance {self._node.instance!r} is shutting down and starts no new runs")
         now, starts = self._node.database_now(), []
         for workflow, arguments in calls:
-            check_size(arguments, self._payload_max, f"the input of {workflow.name}")
+            check_size(arguments, self._payload_max, "the input of", workflow.name)
             run = self._new_run(workflow, arguments, options)
             starts.append(pending_start(run, arguments, now, chosen=False, start_at=options.start_at))
         verdict = await self._committer.put(StartMany(tuple(starts)))
@@ -171,7 +171,7 @@ class Starter:
     def _begin(
         self, run: NewRun, workflow: Workflow[..., Any], arguments: bytes, *, chosen: bool
     ) -> asyncio.Future[Verdict]:
-        verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        verdict: asyncio.Future[Verdict] = self._node.loop.create_future()
         self._supervisor.start_run(run, workflow, arguments, chosen=chosen, settled=partial(answer, verdict))
         return verdict
 

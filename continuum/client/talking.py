@@ -89,7 +89,7 @@ class Talker:
             run_id=run_id,
             kind=MessageKind.SIGNAL,
             name=name,
-            payload=check_size(encoded, self._payload_max, f"the payload of signal {name!r}"),
+            payload=check_size(encoded, self._payload_max, "the payload of signal", name),
             delivery_id=None if delivery_id is None else short_name(delivery_id, "delivery_id"),
         )
         match verdict := await self._send(message):

@@ -103,8 +103,6 @@ class Instance(SchedulingVerbs):
         try:
             await journal.open(self.name)
             wiring = Wiring(self.settings, journal, self._world())
-            wiring.runs.attach()
-            wiring.client.opened()
             if self.settings.on("run_supervisor") or self.settings.on("activity_supervisor"):
                 await wiring.membership.ensure()
         except BaseException:

@@ -55,11 +55,11 @@ class WorkflowTask(asyncio.Task[Any]):
     __slots__ = ("_identity", "context")
 
     def __init__(
-        self, identity: int, coro: Coroutine[Any, Any, Any], *, context: contextvars.Context, **options: Any
+        self, identity: int, coro: Coroutine[Any, Any, Any], loop: WorkflowLoop, name: str, context: contextvars.Context
     ) -> None:
         self._identity = identity  # first: asyncio puts the task into a weak set while making it
         self.context = context
-        super().__init__(coro, context=context, **options)
+        super().__init__(coro, loop=loop, name=name, context=context)
 
     def __hash__(self) -> int:
         return self._identity
@@ -188,7 +188,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._named += 1
         label = str(name) if name else f"Task-{self._named}"
         own = contextvars.copy_context() if context is None else context  # which is falsy while it is empty
-        task = WorkflowTask(self._identity(), coro, loop=self, name=label, context=own)
+        task = WorkflowTask(self._identity(), coro, self, label, own)
         # The machine closes what is left of a run; asyncio's complaint about pending tasks would be noise.
         task._log_destroy_pending = False  # type: ignore[attr-defined]
         if len(self._tasks) >= TASKS_PRUNED_AT and len(self._tasks) & (len(self._tasks) - 1) == 0:

@@ -321,6 +321,7 @@ class ActivitySupervisor(Loop):
     def _workplace(self) -> Workplace:
         return Workplace(
             self._node.instance,
+            self._node.loop,
             self._node.clock,
             DaemonThreads(self._threads_max, name=f"{self.name}-thread"),
             self,

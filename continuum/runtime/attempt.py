@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, NamedTuple, Protocol
 
@@ -49,6 +48,7 @@ class Workplace(NamedTuple):
     """Where attempts of one instance run: the same for all of them."""
 
     instance: str
+    loop: asyncio.AbstractEventLoop
     clock: Clock
     threads: Executor
     reports: Reports
@@ -95,14 +95,13 @@ class RunningAttempt:
     def begin(self) -> None:
         """Start the function."""
         place, options = self._place, self.task.options
-        loop = asyncio.get_running_loop()
         context = place.surroundings.copy()
         context.run(current.set, self)
         if self.activity.is_async:
-            self._running = loop.create_task(self._perform(), context=context)
+            self._running = place.loop.create_task(self._perform(), name=self.task.activity, context=context)
         else:
             self._has_begun = True
-            self._running = loop.run_in_executor(place.threads, context.run, self._perform_blocking)
+            self._running = place.loop.run_in_executor(place.threads, context.run, self._perform_blocking)
             self._running.add_done_callback(self._returned_from_thread)
         if options.timeout_seconds is not None:
             self._deadline = place.clock.call_later(options.timeout_seconds, self._outlived)
@@ -112,11 +111,12 @@ class RunningAttempt:
 
     def cancel(self) -> None:
         """Stop it: nobody waits for its result any more."""
-        self._end(lambda: self._place.reports.stopped(self))
+        if self._end():
+            self._place.reports.stopped(self)
 
     def abandon(self) -> None:
         """Stop it without a word: who calls says what becomes of the task."""
-        self._end(lambda: None)
+        self._end()
 
     async def finished(self) -> None:
         """Wait until the function is no longer running."""
@@ -188,7 +188,7 @@ class RunningAttempt:
 
     def _seal(self, result: Any) -> bytes:
         payload = self.activity.signature.result.encode(result)
-        return codec.check_size(payload, self._place.payload_max, f"the result of activity {self.task.activity}")
+        return codec.check_size(payload, self._place.payload_max, "the result of activity", self.task.activity)
 
     def _returned_from_thread(self, running: asyncio.Future[bytes]) -> None:
         if running.cancelled():  # while it waited for a thread, at the end of the instance
@@ -201,38 +201,42 @@ class RunningAttempt:
         # No cycle is left: memory is free at once, not at the next garbage collection.
         self._running = self._context = None
         self._place.reports.vacated(self)
-        if self.is_over:  # what came of it concerns nobody
+        if not self._end():  # it was over: what came of it concerns nobody
             return
         if payload is not None:
-            self._end(lambda: self._place.reports.returned(self, payload))
+            self._place.reports.returned(self, payload)
         elif error is not None:
             failure = failure_of(error, details_max=self._place.details_max)
             if isinstance(error, DurableValueError):  # the same value would be refused again
                 failure = _final(failure)
-            self._end(lambda: self._place.reports.raised(self, failure))
+            self._place.reports.raised(self, failure)
 
     def _outlived(self) -> None:
         limit = self.task.options.timeout_seconds
         message = f"attempt {self.task.attempt.attempt} ran longer than its timeout of {limit:g} s"
-        failure = Failure(TIMED_OUT, message, causes=(TIMED_OUT,), timed_out=True)
-        self._end(lambda: self._place.reports.raised(self, failure))
+        self._raise(Failure(TIMED_OUT, message, causes=(TIMED_OUT,), timed_out=True))
 
     def _watch_heartbeat(self, limit: float) -> None:
         silence = self._place.clock.monotonic() - self._beaten_at
         if silence >= limit:
             message = f"attempt {self.task.attempt.attempt} was silent longer than its heartbeat_timeout of {limit:g} s"
-            failure = Failure(HEARTBEAT_TIMED_OUT, message, causes=(HEARTBEAT_TIMED_OUT, TIMED_OUT), timed_out=True)
-            self._end(lambda: self._place.reports.raised(self, failure))
+            self._raise(Failure(HEARTBEAT_TIMED_OUT, message, causes=(HEARTBEAT_TIMED_OUT, TIMED_OUT), timed_out=True))
         else:
             self._silence = self._place.clock.call_later(limit - silence, lambda: self._watch_heartbeat(limit))
 
-    def _end(self, report: Callable[[], None]) -> None:
+    def _raise(self, failure: Failure) -> None:
+        if self._end():
+            self._place.reports.raised(self, failure)
+
+    def _end(self) -> bool:
+        """Be over, whatever the function does; False if it was over before: then there is nothing to report."""
         if self.is_over:
-            return
+            return False
         self.is_over = True
-        for timer in (self._deadline, self._silence):
-            if timer is not None:
-                timer.cancel()
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self._silence is not None:
+            self._silence.cancel()
         self._deadline = self._silence = None
         if self._running is not None and not self._running.done():
             self._is_cancelled = True
@@ -240,7 +244,7 @@ class RunningAttempt:
                 self._running.cancel()
                 if not self._has_begun:  # and never will
                     self._running.add_done_callback(lambda _: self._ended(None, None))
-        report()
+        return True
 
 
 def _final(failure: Failure) -> Failure:

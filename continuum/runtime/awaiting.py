@@ -97,7 +97,7 @@ class Awaiting(Loop):
         `owner` holds the run, as far as the caller knows, and will be asked to tell us. `until_drain`: None as well
         when the node begins to drain.
         """
-        wait = Wait(asyncio.get_running_loop().create_future(), wait_blocked=wait_blocked, until_drain=until_drain)
+        wait = Wait(self._node.loop.create_future(), wait_blocked=wait_blocked, until_drain=until_drain)
         waiting = self._waiting.setdefault(run_id, [])
         waiting.append(wait)
         if until_drain and self._node.is_draining:

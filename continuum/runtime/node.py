@@ -7,6 +7,7 @@ used to pace things and as the time of turns, never to judge a lease.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from random import Random
@@ -33,6 +34,9 @@ class Node:
     ) -> None:
         self.instance = instance
         self.name = name
+        self.loop = (
+            asyncio.get_running_loop()
+        )  # that the instance lives on; asking for it is a system call in Python 3.11
         self.clock = clock
         self.draw = draw
         self.new_id = new_id

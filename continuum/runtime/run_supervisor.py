@@ -20,8 +20,7 @@ from continuum.journal.port import Claim, LoadedRun, ReadJournal, RecoveryJourna
 from continuum.model.messages import Message, MessageKind
 from continuum.model.runs import Ending, NewRun
 from continuum.model.states import RunState
-from continuum.model.tasks import ClaimedTask, TaskKey
-from continuum.model.writes import Write
+from continuum.model.tasks import TaskKey
 from continuum.replay.machine import Machine
 from continuum.replay.turns import Errand, LogLine, RunInfo
 from continuum.replay.watch import LoopGuard
@@ -34,6 +33,7 @@ from continuum.runtime.execution import Execution
 from continuum.runtime.home import Letter, Settled
 from continuum.runtime.ledger import BLOCKED_BACKOFF_SECONDS
 from continuum.runtime.node import Node
+from continuum.runtime.passes import Passes
 from continuum.runtime.pubsub import PubSub
 from continuum.runtime.registry import Registry
 from continuum.runtime.wakes import Wakes
@@ -72,7 +72,6 @@ class RunSupervisor(Component):
         super().__init__(name)
         self._node = node
         self._journal = journal
-        self._committer = committer
         self._registry = registry
         self._pubsub = pubsub
         self._wakes = wakes
@@ -90,10 +89,14 @@ class RunSupervisor(Component):
         self._chores: set[asyncio.Task[None]] = set()
         self._carry: Carry = nobody_carries
         self._emptier = Nudge(node.clock)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._surroundings: contextvars.Context | None = (
-            None  # what turns run in: not what some attempt or caller has set
-        )
+        self._passes = Passes(node)
+        # What executions ask of others goes straight there.
+        self.soon = self._passes.soon
+        self.database_now = self._passes.database_now
+        self.submit = committer.submit
+        self.reserve = attempts.reserve
+        self.unreserve = attempts.unreserve
+        self.begin = attempts.begin
         self.is_open = False
         self.hears_messages = False  # whether a signal router brings what is posted to runs that live here
 
@@ -116,13 +119,9 @@ class RunSupervisor(Component):
         self._starved = self._starved or free <= 0
         return free
 
-    def attach(self) -> None:
-        """Belong to the running loop, without opening for runs: enough to end one that was cancelled."""
-        self._loop, self._surroundings = asyncio.get_running_loop(), contextvars.copy_context()
-
     async def start(self) -> None:
         """Open for runs."""
-        self.attach()
+        self._passes.surroundings = contextvars.copy_context()
         self.is_open = True
 
     @property
@@ -194,31 +193,6 @@ class RunSupervisor(Component):
         )
 
     # --- what executions call (execution.Home) ------------------------------------------------------------------------
-
-    def submit(self, write: Write, settled: Settled) -> None:
-        """Hand a write to the group committer."""
-        self._committer.submit(write, settled)
-
-    def soon(self, callback: Callable[[], object]) -> None:
-        """Call back in the next pass of the host's loop: turns are never driven from inside a task of the host."""
-        assert self._loop is not None
-        self._loop.call_soon(callback, context=self._surroundings)
-
-    def database_now(self) -> datetime:
-        """Return the database's time."""
-        return self._node.database_now()
-
-    def reserve(self, activity: str, queue: str) -> bool:
-        """Take a slot for an attempt here."""
-        return self._attempts.reserve(activity, queue)
-
-    def unreserve(self, activity: str, queue: str) -> None:
-        """Give a slot back."""
-        self._attempts.unreserve(activity, queue)
-
-    def begin(self, tasks: Sequence[ClaimedTask]) -> None:
-        """Begin attempts."""
-        self._attempts.begin(tasks)
 
     def withdraw(self, keys: Sequence[TaskKey]) -> None:
         """Cancel attempts."""
@@ -393,7 +367,6 @@ class RunSupervisor(Component):
             execution.discard()
 
     def _chore(self, coroutine: Coroutine[object, None, None]) -> None:
-        assert self._loop is not None
-        task = self._loop.create_task(coroutine)
+        task = self._node.loop.create_task(coroutine)
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)

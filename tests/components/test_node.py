@@ -15,7 +15,7 @@ THEN = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def node(clock: VirtualClock) -> Node:
+async def node(clock: VirtualClock) -> Node:
     numbers = count()
     return Node(
         instance="orders",

@@ -125,7 +125,7 @@ class Simulation:
         def weakened(nudge: Callable[..., object]) -> Callable[..., object]:
             return lambda *args: None if climate.loses_nudge() else nudge(*args)
 
-        wiring.runs.soon = busy.soon  # type: ignore[method-assign]
+        wiring.runs.soon = busy.soon
         wakes.claim_runs = weakened(wakes.claim_runs)
         wakes.claim_tasks = weakened(wakes.claim_tasks)
         wakes.read_inbox = weakened(wakes.read_inbox)

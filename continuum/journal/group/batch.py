@@ -65,6 +65,8 @@ def run_of(write: Write) -> str:
 def may_wait(write: Write) -> bool:
     """Whether somebody's open transaction can hold the same unique key."""
     match write:
+        case Commit():
+            return False
         case Start():
             return write.is_keyed
         case StartMany(starts):

@@ -80,8 +80,9 @@ class Lane:
             self._wake()
 
     def _wake(self) -> None:
-        if self._something is not None and not self._something.done():
-            self._something.set_result(None)
+        something, self._something = self._something, None
+        if something is not None and not something.done():
+            something.set_result(None)
 
     @property
     def has_room(self) -> bool:
@@ -120,17 +121,16 @@ class Lane:
         kept: list[Entry] = []
         while self._queue and len(taken) < self._batch_max:
             entry = self._queue.popleft()
-            if entry.excludes is not None and entry.excludes in self._excluded:
-                kept.append(entry)
-            elif taken and isinstance(entry.write, StartMany):  # all or none: a transaction of its own
-                kept.append(entry)
-                break
-            else:
-                taken.append(entry)
-                if entry.excludes is not None:
-                    self._excluded.add(entry.excludes)
-                elif isinstance(entry.write, StartMany):
+            if entry.excludes is None:
+                is_apart = isinstance(entry.write, StartMany)  # all or none: a transaction of its own
+                (kept if is_apart and taken else taken).append(entry)
+                if is_apart:
                     break
+            elif entry.excludes in self._excluded:
+                kept.append(entry)
+            else:
+                self._excluded.add(entry.excludes)
+                taken.append(entry)
         self._queue.extendleft(reversed(kept))
         self._offer_room()
         if self._number:

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from continuum.journal.sql.lines import Line, Rows, Talk
+from continuum.journal.sql.dialects import Rows
+from continuum.journal.sql.lines import Line, Talk
 from continuum.journal.sql.rows import Reader
 from continuum.journal.sql.statements.book import Book, Statement
 

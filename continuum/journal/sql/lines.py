@@ -17,20 +17,17 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from sqlalchemy import Row
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from continuum.errors import ConfigurationError, JournalUnavailable
 from continuum.journal.port import BadData, Contended
-from continuum.journal.sql.dialects import Dialect
+from continuum.journal.sql.dialects import Dialect, Rows
 from continuum.journal.sql.statements.book import Book, Rendered, Statement
 
 PLAN_USES = 100  # see `dialects.postgres`
 CONNECT_SECONDS = 10.0  # a server that lets us wait longer is as good as not there; the caller comes again
-
-Rows = Sequence[Row[Any]]
 
 
 def private_engine(host: AsyncEngine) -> AsyncEngine:
@@ -42,8 +39,9 @@ def private_engine(host: AsyncEngine) -> AsyncEngine:
 class Talk:
     """What may be said on a line while one has it."""
 
-    def __init__(self, connection: AsyncConnection, book: Book) -> None:
+    def __init__(self, connection: AsyncConnection, driver: Any, book: Book) -> None:
         self._connection = connection
+        self._driver = driver
         self._book = book
         self.is_undone = False
 
@@ -54,8 +52,8 @@ class Talk:
     async def fetch(self, statement: Statement, **values: object) -> Rows:
         """Execute a statement; return its rows, if it has any."""
         rendered = self._book[statement]
-        result = await self._connection.execute(rendered.clause, self._values(rendered, values))
-        return result.all() if result.returns_rows else ()
+        bound = self._values(rendered, values)
+        return await self._book.dialect.fetch(self._connection, self._driver, rendered.prepared, bound)
 
     async def many(self, statement: Statement, rows: Sequence[Mapping[str, object]]) -> None:
         """Execute a statement once per row of parameters, in one go."""
@@ -104,7 +102,7 @@ class Line:
             try:
                 async with asyncio.timeout(self._answer_timeout):
                     await self._refresh(connection)
-                    yield Talk(connection, self._book)
+                    yield Talk(connection, self._driver, self._book)
             except BaseException as error:
                 fault = error if isinstance(error, BadData) else self._dialect.fault(error, pure=pure)
                 if not isinstance(fault, Contended | BadData):

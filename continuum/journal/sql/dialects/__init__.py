@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
+from sqlalchemy import Row, TextClause
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from continuum.errors import ContinuumError
 
 Columns = Sequence[tuple[str, str]]  # name, type
+Rows = Sequence[Row[Any]]  # or of what has its columns as attributes, too
 
 
 def folded(sql: str) -> str:
@@ -81,6 +83,16 @@ class Dialect(Protocol):
 
     def moment(self, stored: Any) -> datetime:
         """Turn a stored time into an aware datetime."""
+        ...
+
+    def prepared(self, clause: TextClause) -> Any:
+        """Return a statement as `fetch` takes it."""
+        ...
+
+    async def fetch(
+        self, connection: AsyncConnection, driver: Any, prepared: Any, values: Mapping[str, object]
+    ) -> Rows:
+        """Execute a statement; return its rows, if it has any. `driver` is the driver's own connection."""
         ...
 
     async def greet(self, connection: AsyncConnection, *, lock_timeout_seconds: float) -> None:

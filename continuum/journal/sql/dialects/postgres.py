@@ -26,15 +26,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
+from importlib import import_module
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
+from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from continuum.errors import ContinuumError, JournalUnavailable, SchemaNotReady
 from continuum.journal.port import Ambiguous, BadData, Contended
-from continuum.journal.sql.dialects import Columns, folded
+from continuum.journal.sql.dialects import Columns, Rows, folded
 
 _SETTINGS = {
     "jit": "off",
@@ -119,6 +122,23 @@ class Postgres:
         result: datetime = stored
         return result
 
+    def prepared(self, clause: TextClause) -> tuple[str, tuple[str, ...]]:
+        """Return a statement with numbered parameters, as asyncpg takes it, and the names of those."""
+        compiled: Any = clause.compile(dialect=asyncpg.dialect())  # type: ignore[no-untyped-call]
+        return str(compiled), tuple(compiled.positiontup)
+
+    async def fetch(
+        self,
+        connection: AsyncConnection,  # noqa: ARG002  which would do it too, and take as long again
+        driver: Any,
+        prepared: tuple[str, tuple[str, ...]],
+        values: Mapping[str, object],
+    ) -> Rows:
+        """Execute a statement; return its rows."""
+        sql, names = prepared
+        rows: Rows = await driver.fetch(sql, *map(values.__getitem__, names), record_class=_row_class())
+        return rows
+
     async def greet(self, connection: AsyncConnection, *, lock_timeout_seconds: float) -> None:
         """Make a new connection ours."""
         settings = _SETTINGS | {"lock_timeout": f"{int(lock_timeout_seconds * 1000)}ms"}
@@ -139,7 +159,7 @@ class Postgres:
             return lost("PostgreSQL did not answer in time")
         if isinstance(error, DBAPIError):
             error = error.driver_exception
-        elif not isinstance(error, OSError):
+        elif not isinstance(error, OSError) and not type(error).__module__.startswith("asyncpg."):
             return None
         state = getattr(error, "sqlstate", None)
         if state in _CONTENDED:
@@ -151,6 +171,13 @@ class Postgres:
         if state is not None and state[:2] in _REFUSED_CLASSES:
             return JournalUnavailable(f"PostgreSQL takes no writes: {error}")
         return lost(f"the connection to PostgreSQL was lost (SQLSTATE {state}): {error}")
+
+
+@cache
+def _row_class() -> type:
+    """Return a class of records that have their columns as attributes."""
+    record: Any = import_module("asyncpg").Record  # by name: a host on SQLite need not have it
+    return type("Row", (record,), {"__getattr__": record.__getitem__})
 
 
 def _array(bind: str, type_: str) -> str:

@@ -20,13 +20,14 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from sqlalchemy import TextClause
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from continuum.clock import EPOCH, SystemClock
 from continuum.errors import ConfigurationError, ContinuumError, JournalUnavailable
 from continuum.journal.port import Ambiguous, BadData, Contended
-from continuum.journal.sql.dialects import Columns, folded
+from continuum.journal.sql.dialects import Columns, Rows, folded
 
 _MICROSECOND = timedelta(microseconds=1)
 _CLOCK = SystemClock()
@@ -89,6 +90,21 @@ class Sqlite:
     def moment(self, stored: Any) -> datetime:
         """Turn a stored time into a datetime."""
         return EPOCH + int(stored) * _MICROSECOND
+
+    def prepared(self, clause: TextClause) -> TextClause:
+        """Return a statement as `fetch` takes it."""
+        return clause
+
+    async def fetch(
+        self,
+        connection: AsyncConnection,
+        driver: Any,  # noqa: ARG002  its thread takes longer than SQLAlchemy does
+        prepared: TextClause,
+        values: Mapping[str, object],
+    ) -> Rows:
+        """Execute a statement; return its rows."""
+        result = await connection.execute(prepared, values)
+        return result.all() if result.returns_rows else ()
 
     async def greet(self, connection: AsyncConnection, *, lock_timeout_seconds: float) -> None:
         """Make a new connection ours."""

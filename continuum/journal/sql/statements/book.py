@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import TextClause, text
 
@@ -46,6 +47,7 @@ class Rendered:
     name: str
     clause: TextClause
     rows: Mapping[str, Columns]
+    prepared: Any  # the clause as the dialect's `fetch` takes it
 
 
 @dataclass(slots=True)
@@ -95,4 +97,5 @@ class Book:
             "rows": _Word(table_of),
         }
         sql = (statement.of(self.dialect.name) or "").format_map(words)
-        return Rendered(statement.name, text(sql), rows)
+        clause = text(sql)
+        return Rendered(statement.name, clause, rows, self.dialect.prepared(clause))
