@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime
-from uuid import UUID, uuid5
 
 from continuum.model.events import PENDING, Answer, Event, EventType
 from continuum.model.failure import Failure
@@ -155,24 +154,4 @@ def _child(child: ScheduledChild, parent: RunInfo, at: datetime) -> NewChild:
         at=at,
         taken=taken.encode(),
         retention_seconds=child.retention_seconds,
-    )
-
-
-_ENDED = {
-    RunState.COMPLETED: MessageKind.CHILD_COMPLETED,
-    RunState.FAILED: MessageKind.CHILD_FAILED,
-    RunState.CANCELLED: MessageKind.CHILD_CANCELLED,
-}
-
-
-def news_for_parent(facts: RunInfo, state: RunState, last: Event) -> Message | None:
-    """Return what a parent hears of its child's end; the id says that it is told once."""
-    if facts.parent is None:
-        return None
-    return Message(
-        message_id=str(uuid5(UUID(facts.run_id), "ended")),
-        run_id=facts.parent,
-        kind=_ENDED[state],
-        name=facts.run_id,
-        payload=last.payload if state is not RunState.CANCELLED else None,
     )

@@ -13,6 +13,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from continuum.model.events import Event, EventType
+from continuum.model.families import ended
 from continuum.model.messages import MessageKind
 from continuum.model.results import ActivityResult
 from continuum.model.runs import NewRun
@@ -21,7 +22,7 @@ from continuum.model.tasks import Attempt, ClaimedTask, NewTask, TaskKey
 from continuum.model.writes import Commit, NextGeneration, ReadMessage, Start
 from continuum.replay.machine import Machine
 from continuum.replay.turns import Continued, RunInfo, ScheduledActivity, Turn
-from continuum.runtime.decisions import children_of, end_state, news_for_parent, read_by, successes_of
+from continuum.runtime.decisions import children_of, end_state, read_by, successes_of
 from continuum.runtime.home import Letter
 
 REASON_MAX = 16_384  # characters; a reason carries a traceback at most
@@ -154,11 +155,11 @@ class Ledger:
     def _told(self, commit: Commit, cascade: MessageKind) -> Commit:
         """Add what a run's end means to its parent and, if it was cancelled, to its children."""
         assert commit.state is not None
-        news = news_for_parent(self._facts, commit.state, commit.events[-1])
-        is_cancelled = commit.state is RunState.CANCELLED
-        if news is None and not is_cancelled:
+        facts, is_cancelled = self._facts, commit.state is RunState.CANCELLED
+        if facts.parent is None and not is_cancelled:
             return commit
-        return replace(commit, posts=() if news is None else (news,), cascade=cascade if is_cancelled else None)
+        told = () if facts.parent is None else (ended(facts.parent, facts.run_id, commit.state, commit.events[-1]),)
+        return replace(commit, posts=told, cascade=cascade if is_cancelled else None)
 
     def _commit(
         self,

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from uuid import UUID, uuid5
 
 from msgspec.structs import replace
 
 from continuum.journal.memory.store import MemoryStore
-from continuum.model.events import PENDING, Event, EventType
+from continuum.model import families as said
 from continuum.model.messages import Message, MessageKind
 from continuum.model.runs import NewChild, RunRow
 from continuum.model.states import RunState
 from continuum.model.writes import Commit, NextGeneration, Start
 
-KINDS = {
-    RunState.COMPLETED: MessageKind.CHILD_COMPLETED,
-    RunState.FAILED: MessageKind.CHILD_FAILED,
-    RunState.CANCELLED: MessageKind.CHILD_CANCELLED,
-}
-
 
 def reach_out(store: MemoryStore, write: Start | Commit) -> None:
     """Do what a write that took effect does beyond its own run."""
     for child in write.children:
-        _spawn(store, store.runs[write.run_id], child, write.generation)
+        _spawn(store, write, child)
     if not isinstance(write, Commit):
         return
     for message in write.posts:
@@ -33,8 +26,7 @@ def reach_out(store: MemoryStore, write: Start | Commit) -> None:
     if write.cascade is not None:
         for row in store.active_runs():
             if row.parent_id == write.run_id:
-                message_id = str(uuid5(UUID(row.run_id), f"cascade/{write.run_id}"))
-                post(store, Message(message_id=message_id, run_id=row.run_id, kind=write.cascade))
+                post(store, said.cascaded(row.run_id, write.run_id, write.cascade))
     if write.continues is not None:
         _continue(store, store.runs[write.run_id], write.token, write.continues)
 
@@ -49,12 +41,12 @@ def post(store: MemoryStore, message: Message) -> None:
         store.add_message(message)
 
 
-def _spawn(store: MemoryStore, parent: RunRow, child: NewChild, generation: int) -> None:
+def _spawn(store: MemoryStore, write: Start | Commit, child: NewChild) -> None:
     known = store.runs.get(child.run_id)
     if known is not None:
-        _meet(store, parent, child, known, generation)
+        _meet(store, write, child, known)
         return
-    now = store.now()
+    parent, now = store.runs[write.run_id], store.now()
     store.put_run(
         RunRow(
             run_id=child.run_id,
@@ -76,24 +68,19 @@ def _spawn(store: MemoryStore, parent: RunRow, child: NewChild, generation: int)
             depth=child.depth,
         )
     )
-    event = Event(1, EventType.STARTED, child.at, name=child.workflow, payload=child.arguments, key=PENDING)
-    store.append(child.run_id, 1, 0, (event,))
+    store.append(child.run_id, 1, 0, said.started(child).events)
 
 
-def _meet(store: MemoryStore, parent: RunRow, child: NewChild, known: RunRow, generation: int) -> None:
-    """Tell the parent of a run that has its child's id already, unless that will tell its end itself.
-
-    Each generation that asks is told under an id of its own, or it would be taken for what an earlier one has read.
-    """
-    is_ours = (known.parent_id, known.workflow, known.fingerprint) == (parent.run_id, child.workflow, child.fingerprint)
-    if is_ours and not known.state.has_ended:
+def _meet(store: MemoryStore, parent: Start | Commit, child: NewChild, known: RunRow) -> None:
+    """Tell the parent of a run that has its child's id already, unless that will tell its end itself."""
+    namesake = (known.parent_id, known.workflow, known.fingerprint)
+    kind = said.known(parent, child, namesake=namesake, state=known.state)
+    if kind is None:
         return
+    is_ours = namesake == (parent.run_id, child.workflow, child.fingerprint)
     last = store.event_at(known.run_id, known.generation, known.last_seq)
-    kind = KINDS[known.state] if is_ours else MessageKind.CHILD_FAILED
     payload = (last.event.payload if last is not None else None) if is_ours else child.taken
-    name = f"known/{parent.run_id}/{generation}/{child.command_id}"
-    message_id = str(uuid5(UUID(child.run_id), name))
-    post(store, Message(message_id=message_id, run_id=parent.run_id, kind=kind, name=child.run_id, payload=payload))
+    post(store, said.told(parent, child, kind, payload))
 
 
 def _continue(store: MemoryStore, row: RunRow, token: int, opened: NextGeneration) -> None:
