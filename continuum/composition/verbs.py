@@ -22,13 +22,13 @@ from continuum.composition.sigterm import drains_on_sigterm
 from continuum.definitions.calls import Call
 from continuum.definitions.handles import RunHandle
 from continuum.definitions.workflow import Workflow
-from continuum.errors import InstanceNotRegistered, NotAllowedHere
+from continuum.errors import InputInvalid, InstanceNotRegistered, NotAllowedHere
 from continuum.journal.sql import migrate as migrate_engine
 from continuum.model.attributes import AttributeValue
 from continuum.model.policy import Duration
 from continuum.model.runs import Run
 from continuum.model.states import RunState
-from continuum.replay.context import cancel_run, in_workflow, signal_run
+from continuum.replay.context import cancel_run, in_workflow, set_own_attributes, signal_run
 from continuum.runtime.activity_context import current
 from continuum.runtime.component import Component
 
@@ -278,18 +278,32 @@ async def list_runs(
     )
 
 
-async def set_attributes(
-    run_id: str | UUID, attributes: Mapping[str, AttributeValue], /, *, instance: str | None = None
-) -> None:
-    """Merge search attributes into a run's, in any state; returns once that is durable.
+@overload
+def set_attributes(
+    run_id: str | UUID, attributes: Mapping[str, AttributeValue], /, *, instance: str | None = ...
+) -> Coroutine[Any, Any, None]: ...
+@overload
+def set_attributes(**attributes: AttributeValue) -> None: ...
+def set_attributes(run_id: Any = None, attributes: Any = None, /, **named: Any) -> Coroutine[Any, Any, None] | None:
+    """Merge search attributes into a run's: from anywhere, or in a workflow into its own.
 
-    It is one statement: of two callers who change different names at once, neither loses. None removes a name.
+    `await set_attributes(run_id, {...})` changes those of any run, in any state, and returns once that is durable. It is
+    one statement: of two callers who change different names at once, neither loses. In a workflow
+    `set_attributes(name=value)` changes its own with the turn's commit: no await, and no event in the history, so that
+    it may be added to code at any time. None removes a name.
 
     Raises:
         RunNotFound: there is no such run.
+        NotInWorkflow: no run is named, outside of a workflow.
         DurableValueError: a value cannot be an attribute, or all together would be too large; the path points at it.
     """
-    await resolve(instance).set_attributes(run_id, attributes)
+    if run_id is None:
+        set_own_attributes(named)
+        return None
+    instance = named.pop("instance", None)
+    if named:
+        raise InputInvalid(f"set_attributes(run_id, {{...}}) takes instance=, and no {next(iter(named))!r}")
+    return resolve(instance).set_attributes(run_id, attributes)
 
 
 async def history(

@@ -90,6 +90,7 @@ class Commit(Struct, frozen=True, kw_only=True, gc=False):
     tasks: tuple[NewTask, ...] = ()
     resolved: tuple[int, ...] = ()  # command ids whose tasks go, whoever holds them
     read: tuple[ReadMessage, ...] = ()
+    attributes: Attributes | None = None  # what changes in the run's; None removes a name
     results: tuple[ActivityResult, ...] = ()  # successes under an idempotency key, for other runs
     children: tuple[NewChild, ...] = ()
     posts: tuple[Message, ...] = ()

@@ -12,7 +12,7 @@ import asyncio
 import json
 import sys
 import zlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
 from random import Random
 from typing import Any, NoReturn
@@ -21,6 +21,7 @@ from msgspec.structs import replace
 
 from continuum.codec import Shape
 from continuum.errors import DurableValueError, IdempotencyConflict, NondeterminismError, NotAllowedHere
+from continuum.model.attributes import ATTRIBUTES_MAX, merged, size_of
 from continuum.model.events import Event, EventType
 from continuum.model.failure import Failure, failure_of
 from continuum.model.messages import MessageKind
@@ -57,6 +58,7 @@ class Asking:
     """The state of one run's code, and what it may ask for."""
 
     __slots__ = (
+        "_attributes",
         "_body",
         "_commands",
         "_continuing",
@@ -71,6 +73,7 @@ class Asking:
         "_logs",
         "_loop",
         "_main",
+        "_named",
         "_new_children",
         "_new_errands",
         "_open",
@@ -126,6 +129,8 @@ class Asking:
         self._new_errands: list[Errand] | None = None
         self._resolved: list[int] | None = None
         self._logs: list[LogLine] | None = None
+        self._named: dict[str, Any] | None = None  # every attribute that the code has set
+        self._attributes: dict[str, Any] | None = None  # those that no commit has carried yet
 
     # --- activities, side effects, signals ----------------------------------------------------------------------------
 
@@ -329,6 +334,22 @@ class Asking:
         if not self._is_silent:
             self._logs = self._logs or []
             self._logs.append(line)
+
+    def set_attributes(self, changes: Mapping[str, Any]) -> None:
+        """Change search attributes with the turn's commit; what history has gone past was set by a commit of its own.
+
+        Raises:
+            DurableValueError: all that this code has set would take too much.
+        """
+        if self._is_given_up:
+            return
+        named = {**(self._named or {}), **changes}
+        if size_of(merged(None, named) or {}) > ATTRIBUTES_MAX:
+            message = f"the attributes would take more than {ATTRIBUTES_MAX} bytes of JSON"
+            raise DurableValueError(message, path="/attributes", run_id=self.info.run_id)
+        self._named = named
+        if not self._tape.is_replaying:
+            self._attributes = {**(self._attributes or {}), **changes}
 
     # --- what the loop calls ------------------------------------------------------------------------------------------
 

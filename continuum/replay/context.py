@@ -10,7 +10,7 @@ import json
 import logging
 import uuid as uuid_module
 from asyncio import events as asyncio_events
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, tzinfo
 from random import Random
 from typing import Any, Literal, TypeVar, overload
@@ -34,6 +34,7 @@ from continuum.errors import (
     SignalUnknown,
 )
 from continuum.ids import canonical
+from continuum.model.attributes import checked
 from continuum.model.failure import Failure
 from continuum.model.messages import MessageKind
 from continuum.model.policy import Duration, seconds
@@ -211,6 +212,22 @@ def _verdict(answer: bytes | Failure, run_id: str) -> str:
 
 
 _REFUSALS = (RunNotFound, RunNotActive, SignalInvalid, SignalUnknown)
+
+
+def set_own_attributes(changes: Mapping[str, Any]) -> None:
+    """Change the run's own search attributes, in the turn's commit.
+
+    Raises:
+        NotInWorkflow: outside of a workflow.
+        DurableValueError: a value cannot be an attribute, or all together would be too large; the path points at it.
+    """
+    machine = current_machine()
+    if machine is None:
+        raise NotInWorkflow(
+            "set_attributes(name=value) changes the attributes of the workflow that calls it; anywhere else say of which "
+            "run: `await continuum.set_attributes(run_id, {...})`"
+        )
+    machine.set_attributes(checked(changes))
 
 
 async def side_effect(fn: Callable[[], T]) -> T:

@@ -67,6 +67,8 @@ class Machine(Asking):
                 raise self._drift
         self._tape.load(())
         self._is_silent = False
+        if not self._tape.unwritten:  # else code has grown at its end, and what it sets there is new with it
+            self._attributes = None
         self._resolved = None  # what history withdrew, its own commits have deleted
 
     def turn(self, answers: Iterable[Answer], at: datetime) -> Turn:
@@ -332,7 +334,9 @@ class Machine(Asking):
             bool(self._errands) and is_open,
             self._is_cancelling and is_open,
             self._carried(outcome) if isinstance(outcome, Continued) else (),
+            self._attributes,
         )
+        self._attributes = None
         self._scheduled = self._resolved = self._logs = self._new_children = self._new_errands = None
         return turn
 

@@ -11,6 +11,7 @@ from msgspec import Struct
 from continuum.model.events import Event
 from continuum.model.failure import Failure
 from continuum.model.messages import MessageKind
+from continuum.model.runs import Attributes
 from continuum.model.tasks import TaskOptions
 
 
@@ -134,7 +135,7 @@ class Turn(Struct, frozen=True, gc=False):
 
     `resolved` names the activities whose tasks go: answered, or no longer wanted. `deadline` is the earliest open timer.
     `has_errands` says that some are not answered yet, `is_cancelling` that compensations are under way. `carried` are the
-    first events of the next generation, after a `Continued`.
+    first events of the next generation, after a `Continued`. `attributes` are changes to the run's (None removes).
     """
 
     events: tuple[Event, ...]
@@ -148,3 +149,4 @@ class Turn(Struct, frozen=True, gc=False):
     has_errands: bool = False
     is_cancelling: bool = False
     carried: tuple[Event, ...] = ()
+    attributes: Attributes | None = None

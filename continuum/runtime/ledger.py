@@ -12,6 +12,7 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
+from continuum.model.attributes import merged
 from continuum.model.events import Event, EventType
 from continuum.model.families import ended
 from continuum.model.messages import MessageKind
@@ -51,6 +52,8 @@ class Ledger:
     def start(self, run: NewRun, turn: Turn, tasks: tuple[NewTask, ...], *, chosen: bool) -> Start:
         """Return the insert of a new run with its first turn."""
         self._state, self._wake_at = end_state(turn) or _resting(turn), turn.deadline
+        if turn.attributes is not None:
+            run = replace(run, attributes=merged(run.attributes, turn.attributes))
         return Start(
             run=run,
             state=self._state,
@@ -82,8 +85,8 @@ class Ledger:
             state=state,
             wake_at=wake_at,
         )
-        if turn.children:
-            commit = replace(commit, children=children_of(turn, self._facts))
+        if turn.children or turn.attributes:
+            commit = replace(commit, children=children_of(turn, self._facts), attributes=turn.attributes)
         if state is not None and state.has_ended:
             return self._told(commit, MessageKind.COMPENSATE)
         return commit
@@ -102,6 +105,7 @@ class Ledger:
         return replace(
             commit,
             children=children_of(turn, self._facts),
+            attributes=turn.attributes,
             continues=NextGeneration(outcome.version, turn.carried),
         )
 

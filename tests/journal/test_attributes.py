@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from continuum.journal.port import Journal
 from continuum.model.attributes import ATTRIBUTES_MAX
@@ -105,6 +106,27 @@ async def test_whoever_holds_a_run_its_attributes_change(journal: Journal, state
     assert after is not None
     assert (after.state, after.lease_token, after.wake_at) == (before.state, before.lease_token, before.wake_at)
     assert after.attributes == {"a": 1}
+
+
+async def test_a_commit_changes_attributes_if_it_takes_effect(journal: Journal) -> None:
+    lease = await started_run(journal, a_start(a_run(attributes={"customer": "c1", "step": 1})))
+    changes = {"step": 2, "customer": None, "tags": ["a"]}
+    stale = replace(a_commit(replace(lease, token=7), timer_started()), attributes=changes)
+    assert list(await journal.write(0, [stale])) == [REFUSED]
+    assert await attributes(journal, lease.run_id) == {"customer": "c1", "step": 1}
+    await land(journal, replace(a_commit(lease, timer_started()), attributes=changes))
+    assert await attributes(journal, lease.run_id) == {"step": 2, "tags": ["a"]}
+    row = await journal.run(lease.run_id)
+    assert row is not None
+    assert (row.last_seq, row.lease_owner, row.state) == (lease.base_seq + 1, lease.owner, RunState.RUNNING)
+
+
+async def test_the_last_commit_of_a_run_may_change_its_attributes(journal: Journal) -> None:
+    lease, other = await started_run(journal), await started_run(journal)
+    ends = replace(an_ending(lease), attributes={"step": "done"})
+    assert list(await journal.write(0, [ends, a_commit(other, timer_started())])) == [LANDED, LANDED]
+    assert await attributes(journal, lease.run_id) == {"step": "done"}
+    assert await attributes(journal, other.run_id) is None
 
 
 async def test_an_ended_run_is_still_to_be_found(journal: Journal) -> None:

@@ -86,6 +86,10 @@ async def main() -> None:
     assert_type(await continuum.get_run("x"), Run)
     assert_type(await continuum.list_runs(workflow=fulfil, limit=5), Page[Run])
     assert_type(await continuum.history("x"), list[HistoryEvent])
+    assert_type(await continuum.set_attributes("x", {"tier": 4, "tags": ["a"], "gone": None}, instance="a"), None)
+    assert_type(continuum.set_attributes(tier=4, tags=["a"], gone=None), None)
+    continuum.set_attributes(tier={"nested": 1})  # type: ignore[call-overload]  # E
+    await continuum.set_attributes("x", {"tier": object()})  # type: ignore[dict-item]  # E
     assert_type(continuum.readiness(instance="a"), Readiness)
     await continuum.await_run("x", 5)  # type: ignore[call-overload]  # E
     await continuum.signal("x")  # type: ignore[call-arg]  # E

@@ -177,6 +177,9 @@ def _commit(store: MemoryStore, write: Commit) -> Verdict:
     store.put_run(_committed(row, write, now))
     for result in write.results:
         store.remember(result)
+    if write.attributes:
+        row = store.runs[row.run_id]
+        store.put_run(replace(row, attributes=merged(row.attributes, write.attributes)))
     if write.is_final:
         _clear(store, row.run_id)
     reach_out(store, write)

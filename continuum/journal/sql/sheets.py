@@ -14,6 +14,7 @@ from continuum.journal.port import BadData
 from continuum.journal.sql.rows import encoded_attributes
 from continuum.model.messages import Message
 from continuum.model.results import ActivityResult
+from continuum.model.runs import Attributes
 from continuum.model.tasks import NewTask
 from continuum.model.writes import (
     Commit,
@@ -181,11 +182,12 @@ def _results_of(write: Start | Commit | Finish) -> tuple[ActivityResult, ...]:
             return ()
 
 
-def attribute_cells(settings: Iterable[SetAttributes]) -> list[Cells]:
+def attribute_cells(settings: Iterable[tuple[str, Attributes | None]]) -> list[Cells]:
     """Return what changes in the attributes of each run; of several changes to one run the later ones count."""
     changes: dict[str, dict[str, object]] = {}
-    for write in settings:
-        changes.setdefault(write.run_id, {}).update(write.changes)
+    for run_id, changed in settings:
+        if changed:
+            changes.setdefault(run_id, {}).update(changed)
     return [(run_id, encoded_attributes(one, run_id=run_id)) for run_id, one in changes.items()]
 
 

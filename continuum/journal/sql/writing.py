@@ -13,6 +13,7 @@ from continuum.model.attributes import ATTRIBUTES_MAX
 from continuum.model.tasks import TaskKey
 from continuum.model.writes import (
     LANDED,
+    Commit,
     Duplicate,
     FreeTask,
     Over,
@@ -26,6 +27,7 @@ from continuum.model.writes import (
 )
 
 Verdicts = list[Verdict]
+NO_LIMIT = (1 << 31) - 1
 Insert = Callable[[Talk, Sequence[Start]], Awaitable[Verdicts]]  # starts, within somebody's transaction
 
 
@@ -62,7 +64,7 @@ def _mark(
 
 async def set_attributes(talk: Talk, settings: Sequence[tuple[int, SetAttributes]], verdicts: Verdicts) -> None:
     """Merge attributes into those of runs."""
-    cells = attribute_cells(write for _, write in settings)
+    cells = attribute_cells((write.run_id, write.changes) for _, write in settings)
     rows = await talk.fetch(runs.SET_ATTRIBUTES, w=cells, size_max=ATTRIBUTES_MAX)
     merged = {row.run_id for row in rows}
     refused = [str(run_id) for run_id, _ in cells if run_id not in merged]
@@ -72,6 +74,12 @@ async def set_attributes(talk: Talk, settings: Sequence[tuple[int, SetAttributes
             verdicts[place] = LANDED
         elif write.run_id not in known:
             verdicts[place] = Unknown()
+
+
+async def set_own_attributes(talk: Talk, commits: Sequence[Commit]) -> None:
+    """Change the attributes of runs whose commits took effect; the code that did so has kept to the limit."""
+    if cells := attribute_cells((write.run_id, write.attributes) for write in commits):
+        await talk.fetch(runs.SET_ATTRIBUTES, w=cells, size_max=NO_LIMIT)
 
 
 def posting(verdict: str, lease_owner: str | None, advertise_url: str | None) -> Verdict:

@@ -26,7 +26,7 @@ from continuum.journal.sql.sheets import (
     task_cells,
 )
 from continuum.journal.sql.statements import batches, families, inbox, results
-from continuum.journal.sql.writing import Verdicts, free, posting, retry, set_attributes
+from continuum.journal.sql.writing import Verdicts, free, posting, retry, set_attributes, set_own_attributes
 from continuum.model.messages import Message
 from continuum.model.writes import LANDED, REFUSED, Commit, Finish, Post, Posted, Start, StartMany, Verdict, Write
 
@@ -76,7 +76,7 @@ async def _write(line: Line, batch: Sequence[Write]) -> Verdicts:
     sheet = sheet_of(batch)
     verdicts: Verdicts = [REFUSED] * len(batch)
     steps = _steps(sheet, verdicts)
-    if len(steps) == 1 and not _reaches_out(sheet) and not _brings_results(sheet):
+    if len(steps) == 1 and not _reaches_out(sheet) and not _brings_more(sheet):
         async with line.talk() as talk:
             await steps[0](talk)
     elif steps:
@@ -90,8 +90,11 @@ def _reaches_out(sheet: Sheet) -> bool:
     return any(reaches_out(write) for _, write in sheet.starts) or any(reaches_out(write) for _, write in sheet.commits)
 
 
-def _brings_results(sheet: Sheet) -> bool:
-    return any(write.results for _, write in sheet.commits) or any(write.result for _, write in sheet.finishes)
+def _brings_more(sheet: Sheet) -> bool:
+    """Whether something is written beside the runs: results under idempotency keys, attributes."""
+    return any(write.results or write.attributes for _, write in sheet.commits) or any(
+        write.result for _, write in sheet.finishes
+    )
 
 
 def _steps(sheet: Sheet, verdicts: Verdicts) -> list[Step]:
@@ -127,9 +130,11 @@ async def _commit(talk: Talk, sheet: Sheet, verdicts: Verdicts) -> None:
     for place, written in zip([place for place, _ in (*sheet.starts, *sheet.commits)], writes, strict=True):
         if written.run_id in landed:
             verdicts[place] = LANDED
+    held = [write for write in commits if write.run_id in landed]
+    await set_own_attributes(talk, held)  # before children inherit them
     if _reaches_out(sheet):
         await reach_out(talk, [write for write in writes if write.run_id in landed], spawn=_spawn, put=_put)
-    await _remember(talk, [write for write in commits if write.run_id in landed])
+    await _remember(talk, held)
 
 
 async def _remember(talk: Talk, writes: Sequence[Commit | Finish]) -> None:

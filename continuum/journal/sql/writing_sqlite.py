@@ -25,7 +25,7 @@ from continuum.journal.sql.sheets import (
 )
 from continuum.journal.sql.statements import batches, families, inbox, results
 from continuum.journal.sql.statements.book import Statement
-from continuum.journal.sql.writing import Verdicts, free, posting, retry, set_attributes
+from continuum.journal.sql.writing import Verdicts, free, posting, retry, set_attributes, set_own_attributes
 from continuum.model.messages import Message, MessageKind
 from continuum.model.tasks import TaskKey
 from continuum.model.writes import LANDED, REFUSED, Commit, Post, Posted, Start, StartMany, Verdict, Write
@@ -155,6 +155,7 @@ async def _settle(talk: Talk, commits: Sequence[Commit]) -> None:
     await _many(talk, batches.RESOLVE, ("run_id", "generation", "command_id"), resolved_cells(commits))
     read = read_cells(commits)
     await _many(talk, results.REMEMBER, _RESULT, result_cells(commits))
+    await set_own_attributes(talk, commits)
     await _many(talk, batches.TAKE, ("run_id", "id"), (cells[:2] for cells in read if not cells[2]))
     await _many(talk, batches.ENTOMB, ("run_id", "id"), (cells[:2] for cells in read if cells[2]))
     if ended := [write.run_id for write in commits if write.is_final]:
