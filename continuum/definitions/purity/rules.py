@@ -7,12 +7,9 @@ nothing that does not exist; a test looks each name up. `docs/guides/determinism
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-
-Call = ast.Call
-IsPure = Callable[[Call], bool]
 
 
 class Kind(Enum):
@@ -24,28 +21,35 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """A call is pure when it has so many positional arguments, or this keyword (and it is not None)."""
+
+    position: int
+    keyword: str | None = None
+
+    def __call__(self, call: ast.Call) -> bool:
+        """Tell whether a call is."""
+        positional = [argument for argument in call.args if not isinstance(argument, ast.Starred)]
+        given = positional[self.position - 1 : self.position]
+        given += [one.value for one in call.keywords if one.arg == self.keyword and one.arg is not None]
+        return any(not _is_none(value) for value in given)
+
+    def __str__(self) -> str:
+        if self.keyword is not None:
+            return f"not with `{self.keyword}`"
+        return "not with an argument" if self.position == 1 else f"not with {self.position} arguments"
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
-    """Names that stand for the same trouble. `unless` tells of a call that it is pure; `on_sight`: naming it is enough."""
+    """Names that stand for the same trouble; `unless` a call is pure. `on_sight`: naming it is enough."""
 
     names: tuple[str, ...]
     why: str
     hint: str
     kind: Kind = Kind.DIVERGES
-    unless: IsPure | None = None
+    unless: Given | None = None
     on_sight: bool = False
-
-
-def _given(count: int, *keywords: str) -> IsPure:
-    """Tell that a call is pure when it has so many positional arguments, or one of these keywords (that is not None)."""
-
-    def is_pure(call: Call) -> bool:
-        positional = [argument for argument in call.args if not isinstance(argument, ast.Starred)]
-        named = {keyword.arg: keyword.value for keyword in call.keywords}
-        chosen = positional[count - 1] if len(positional) >= count else None
-        given = [chosen, *(named[keyword] for keyword in keywords if keyword in named)]
-        return any(value is not None and not _is_none(value) for value in given)
-
-    return is_pure
 
 
 def _is_none(node: ast.expr) -> bool:
@@ -77,18 +81,18 @@ CALLS: tuple[Rule, ...] = (
         "depends on the host's time zone",
         "say which: `datetime.datetime.fromtimestamp(seconds, tz=datetime.UTC)`",
         Kind.DOUBTFUL,
-        unless=_given(2, "tz"),
+        unless=Given(2, "tz"),
     ),
     Rule(
         ("datetime.datetime.astimezone",),
         "depends on the host's time zone when none is given",
         "say which: `continuum.now().astimezone(tz)`",
         Kind.DOUBTFUL,
-        unless=_given(1, "tz"),
+        unless=Given(1, "tz"),
     ),
     Rule(("time.sleep",), "blocks the host's loop and is not journaled", "`await asyncio.sleep(...)`, a durable timer"),
-    Rule(("time.gmtime", "time.ctime", "time.localtime"), "reads the wall clock", NOW, unless=_given(1)),
-    Rule(("time.strftime", "time.asctime"), "reads the wall clock", NOW, unless=_given(2)),
+    Rule(("time.gmtime", "time.ctime", "time.localtime", "time.asctime"), "reads the wall clock", NOW, unless=Given(1)),
+    Rule(("time.strftime",), "reads the wall clock", NOW, unless=Given(2)),
     Rule(("time",), "reads a clock", NOW),
     Rule(_all("pendulum", "now today yesterday tomorrow"), "reads the wall clock", NOW),
     Rule(_all("arrow", "now utcnow"), "reads the wall clock", NOW),
@@ -97,8 +101,8 @@ CALLS: tuple[Rule, ...] = (
     # --- chance
     Rule(("random.SystemRandom", "secrets", "os.urandom", "os.getrandom"), "draws from the system's entropy", RANDOM),
     Rule(("random",), "draws from a generator that all of the process shares", RANDOM),
-    Rule(("random.Random",), "seeds itself from the system's entropy", RANDOM, unless=_given(1, "x")),
-    Rule(("numpy.random.default_rng",), "seeds itself from the system's entropy", RANDOM, unless=_given(1, "seed")),
+    Rule(("random.Random",), "seeds itself from the system's entropy", RANDOM, unless=Given(1, "x")),
+    Rule(("numpy.random.default_rng",), "seeds itself from the system's entropy", RANDOM, unless=Given(1, "seed")),
     Rule(("numpy.random",), "draws from a generator that all of the process shares", RANDOM),
     Rule(_all("uuid", "uuid1 uuid4 uuid6 uuid7 uuid8 getnode"), "is another id on every replay", UUID),
     Rule(("uuid_utils", "uuid6", "ulid", "shortuuid", "nanoid"), "is another id on every replay", UUID),
@@ -114,7 +118,7 @@ CALLS: tuple[Rule, ...] = (
     Rule(("sys.stdin",), "reads from the terminal", ACTIVITY, on_sight=True),
     Rule(("sys.stdout", "sys.stderr"), "is written again on every replay", SAY, Kind.REPEATS, on_sight=True),
     Rule(
-        ("sys.exit", "builtins.exit", "builtins.quit", "os._exit", "os.abort"),
+        ("sys.exit", "exit", "quit", "os._exit", "os.abort"),
         "ends a process that runs other workflows",
         "return, or raise an exception: it fails the run",
     ),
@@ -294,7 +298,6 @@ PURE: frozenset[str] = frozenset(
         *_all("glob", "escape has_magic translate"),
         *_all("httpx", "URL QueryParams Headers Timeout Limits codes"),
         *_all("aiohttp", "ClientTimeout"),
-        *_all("asyncio", "Lock Event Condition Semaphore BoundedSemaphore Queue PriorityQueue LifoQueue Barrier"),
         *_all("uuid_utils", "UUID"),
         *_all("ulid", "parse from_str"),
     )
@@ -312,7 +315,7 @@ def covers(names: Iterable[str], dotted: str) -> str | None:
 
 
 def _by_name(rules: Iterable[Rule]) -> dict[str, Rule]:
-    return {name.removeprefix("builtins."): rule for rule in rules for name in rule.names}
+    return {name: rule for rule in rules for name in rule.names}
 
 
 BY_NAME = _by_name(CALLS)
