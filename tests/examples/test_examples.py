@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from continuum import migrate
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.py") if path.stem != "__init__")
@@ -34,11 +37,13 @@ def test_it_runs_as_a_script_in_memory(example: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_it_runs_on_a_database_and_again_on_the_same(example: Path, tmp_path: Path) -> None:
+async def test_it_runs_on_a_database_and_again_on_the_same(example: Path, tmp_path: Path) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path / 'example.db'}"
+    engine = create_async_engine(url)
+    await migrate(engine)
+    await engine.dispose()
     for _ in range(2):
         assert run(example, tmp_path, url).strip()
-    assert (tmp_path / "example.db").stat().st_size > 0
 
 
 def test_each_has_a_test_of_its_own() -> None:

@@ -141,7 +141,7 @@ async def test_every_name_is_an_instance_of_its_own_and_vanishes() -> None:
             await continuum.get_run(ones[0].run_id, instance="billing")
         assert [event.type for event in await env.history(ones[1], instance="billing")][-1] == "completed"
         assert env.instance("orders") is continuum.instance("orders")
-        with pytest.raises(continuum.InstanceNotRegistered):
+        with pytest.raises((continuum.InstanceNotRegistered, continuum.InstanceNotStarted)):  # one may rest there
             await continuum.start(looks_around)
     with pytest.raises(continuum.InstanceNotRegistered):
         continuum.instance("orders")
