@@ -1,4 +1,4 @@
-"""The door to a terminal: `continuum demo`, `continuum migrate`, `continuum schedules`.
+"""The door to a terminal: `continuum demo`, `migrate`, `runs`, `schedules`, `serve`.
 
 The command line needs typer and rich, which the library does without: the commands are loaded by name here, once, and
 whatever optional package turns out to be missing (these two, or a database's driver) becomes the command that installs
@@ -10,7 +10,13 @@ from __future__ import annotations
 import importlib
 import sys
 
-EXTRAS = {"typer": "cli", "rich": "cli", "aiosqlite": "sqlite", "asyncpg": "postgres"}  # package → extra that brings it
+EXTRAS = {
+    "typer": "cli",
+    "rich": "cli",
+    "aiosqlite": "sqlite",
+    "asyncpg": "postgres",
+    "uvicorn": "service",
+}  # package → extra that brings it
 
 
 def main() -> None:

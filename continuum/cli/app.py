@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import io
+import re
 import sys
 from typing import Annotated
 
@@ -10,9 +12,9 @@ import typer
 from rich.console import Console
 
 import continuum
-from continuum.cli import migrating, schedules
+from continuum.cli import migrating, runs, schedules
 from continuum.cli.demo import command as demonstration
-from continuum.errors import ContinuumError
+from continuum.errors import ConfigurationError, ContinuumError
 
 app = typer.Typer(
     name="continuum",
@@ -23,6 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+app.add_typer(runs.app, name="runs")
 app.add_typer(schedules.app, name="schedules")
 
 
@@ -84,3 +87,22 @@ def migrate(
 ) -> None:
     """Create or upgrade Continuum's tables; safe from several processes at once."""
     sys.exit(migrating.run(url=url, schema=schema, checks=check, prints=sql))
+
+
+@app.command()
+def serve(
+    *,
+    target: Annotated[str, typer.Argument(metavar="MODULE:APP", help="Of an ASGI application.", show_default=False)],
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Where to listen.")] = 8000,
+    patience: Annotated[
+        float, typer.Option(help="Seconds that a drain may take; longer than the instances' drain_timeout.")
+    ] = 30.0,
+    log_level: Annotated[str, typer.Option(help="Of the server.")] = "info",
+) -> None:
+    """Serve a host of Continuum with uvicorn, until it is told to end and has handed its runs over."""
+    if not re.fullmatch(r"[\w.]+:[\w.]+(\(\))?", target):
+        raise ConfigurationError(f"serve takes MODULE:APP, such as service.app:app, not {target!r}")
+    server = importlib.import_module("continuum.cli.serving")  # uvicorn is in no other command's way
+    server.run(target, host=host, port=port, patience=patience, log_level=log_level)
+    sys.exit(0)

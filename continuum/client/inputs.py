@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -84,6 +85,19 @@ def wanted_of(value: Any) -> dict[str, Any] | None:
             problem = Problem(f"/attributes/{name}", "must be a value")
             raise InputInvalid(f"no run has {name!r} as None: a filter finds what is set", problems=[problem])
     return wanted or None
+
+
+def attribute_of_text(text: str) -> Any:
+    """Read an attribute's value as it stands in a URL or a command: JSON if it can be one, else the text as it is."""
+    try:
+        value = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        return text
+    return text if value is None or isinstance(value, dict) else value
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
 
 
 def moment_of(value: Any, what: str) -> datetime | None:

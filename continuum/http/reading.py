@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 from fastapi import Query
@@ -10,7 +9,7 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from continuum.client.inputs import wanted_of
+from continuum.client.inputs import attribute_of_text, wanted_of
 from continuum.client.reading import CURSOR_PATTERN, PAGE_MAX
 from continuum.errors import DurableValueError, InputInvalid
 from continuum.http.desk import WAIT_MAX_SECONDS, Desk
@@ -102,7 +101,7 @@ def _attributes(request: Request) -> dict[str, Any] | None:
         if parameter.startswith(ATTRIBUTE) and name in found:
             raise _unfit(parameter, f"{parameter} is given twice: a list that must have both is [1, 2]")
         if parameter.startswith(ATTRIBUTE):
-            found[name] = _value(text)
+            found[name] = attribute_of_text(text)
     try:
         return wanted_of(found)
     except DurableValueError as error:
@@ -113,16 +112,3 @@ def _attributes(request: Request) -> dict[str, Any] | None:
 
 def _unfit(parameter: str, message: str) -> Refusal:
     return Refusal(INVALID, message, errors=[{"detail": message, "parameter": parameter, "in": "query"}])
-
-
-def _value(text: str) -> Any:
-    """Read an attribute's value: JSON if it can be one, else the text as it stands."""
-    try:
-        value = json.loads(text, parse_constant=_no_number)
-    except (ValueError, RecursionError):
-        return text
-    return text if value is None or isinstance(value, dict) else value
-
-
-def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
