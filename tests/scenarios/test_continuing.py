@@ -7,8 +7,11 @@ import pytest
 import continuum
 from continuum import activity, workflow
 from continuum.composition.instance import Instance
+from continuum.ids import uuid7
+from continuum.model.messages import Message, MessageKind
+from continuum.model.writes import Post
 from tests.support.eventually import eventually
-from tests.support.hosting import Place, crash, evict, instance_of
+from tests.support.hosting import Place, crash, evict, instance_of, wiring_of
 
 log: list[int] = []
 
@@ -150,3 +153,54 @@ async def test_awaiting_callers_are_told_once_at_the_end(app: Instance) -> None:
     await run.signal("item", 1)
     await run.signal("item", 2)
     assert await asyncio.gather(*waiting) == [[1, 2]] * 5
+
+
+@workflow
+async def counts_down(left: int) -> int:
+    if left:
+        continuum.continue_as_new(left - 1)
+    return 7
+
+
+@workflow
+async def waits_for_a_loop() -> int:
+    return await (await continuum.start_child(counts_down, 3))
+
+
+async def test_a_parent_gets_the_value_of_its_childs_last_generation(app: Instance) -> None:
+    run = await app.start(waits_for_a_loop)
+    assert await run.result(timeout=15) == 7
+
+
+async def test_a_cancel_that_nobody_has_read_yet_is_honoured_by_the_next_generation(place: Place) -> None:
+    """Recorded while the run's node is gone; whoever takes over cancels before any code runs."""
+    first = place.another()
+    await first.start()
+    run = await instance_of(first).start(collects, [], 5)
+    await run.signal("item", 1)
+    await eventually(lambda: _generation(instance_of(first), run.run_id, 2))
+    await crash(first)
+    async with place.node(client_only=True) as client:
+        message = Message(message_id=str(uuid7()), run_id=run.run_id, kind=MessageKind.CANCEL)
+        await wiring_of(client).committer.put(Post(message))
+        await wiring_of(client).committer.put(
+            Post(
+                Message(message_id=str(uuid7()), run_id=run.run_id, kind=MessageKind.SIGNAL, name="item", payload=b"2")
+            )
+        )
+    async with place.node() as second:
+        with pytest.raises(continuum.RunCancelled):
+            await second.await_run(run.run_id, timeout=30)
+        assert (await second.get_run(run.run_id)).generation == 2
+
+
+@workflow
+async def raises_cancelled() -> None:
+    raise RuntimeError("cancelled")
+
+
+async def test_an_error_that_says_cancelled_is_a_failure(app: Instance) -> None:
+    run = await app.start(raises_cancelled)
+    with pytest.raises(continuum.RunFailed):
+        await run.result(timeout=15)
+    assert (await run.status()).state == "failed"
