@@ -425,12 +425,7 @@ class Asking:
                 self._refuse_bulk(command, len(command.payload))
                 return None
             return self._tape.add(
-                command.type,
-                self.now,
-                command_id=command.command_id,
-                name=command.name,
-                payload=command.payload,
-                key=command.key,
+                command.type, self.now, command.command_id, None, command.name, command.payload, command.key
             )
         expected = self._tape.ahead
         if not matches(command, expected):

@@ -192,15 +192,8 @@ class Machine(Asking):
         if answer.type in _ENDINGS_OF_CHILDREN:
             child = self._family.awaited(run_id=answer.name, command_id=None)
             command_id = None if child is None else child.command_id
-        self._tape.add(
-            answer.type,
-            at,
-            command_id=command_id,
-            message_id=answer.message_id,
-            name=answer.name,
-            payload=answer.payload,
-        )
-        if answer.type in (EventType.ACTIVITY_COMPLETED, EventType.ACTIVITY_FAILED) and answer.command_id is not None:
+        self._tape.add(answer.type, at, command_id, answer.message_id, answer.name, answer.payload)
+        if answer.type in _RESULTS and answer.command_id is not None:
             self._resolve(answer.command_id)
 
     def _deliver(self, answer: Answer | Event, at: datetime) -> None:
@@ -325,12 +318,12 @@ class Machine(Asking):
         turn = Turn(
             self._tape.take(),
             tuple(self._scheduled.values()) if self._scheduled and is_open else (),
-            tuple(self._resolved or ()),
+            tuple(self._resolved) if self._resolved else (),
             self.deadline if is_open else None,
             outcome,
-            tuple(self._logs or ()),
-            tuple(self._new_children or ()),
-            tuple(self._new_errands or ()),
+            tuple(self._logs) if self._logs else (),
+            tuple(self._new_children) if self._new_children else (),
+            tuple(self._new_errands) if self._new_errands else (),
             bool(self._errands) and is_open,
             self._is_cancelling and is_open,
             self._carried(outcome) if isinstance(outcome, Continued) else (),
@@ -358,6 +351,7 @@ class Machine(Asking):
         return tuple(events)
 
 
+_RESULTS = frozenset({EventType.ACTIVITY_COMPLETED, EventType.ACTIVITY_FAILED})
 _ENDINGS_OF_CHILDREN = frozenset({EventType.CHILD_COMPLETED, EventType.CHILD_FAILED, EventType.CHILD_CANCELLED})
 
 

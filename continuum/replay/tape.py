@@ -65,7 +65,6 @@ class Tape:
         self,
         type: EventType,
         at: datetime,
-        *,
         command_id: int | None = None,
         message_id: str | None = None,
         name: str | None = None,

@@ -26,7 +26,7 @@ from continuum.model.messages import Message, MessageKind
 from continuum.model.runs import Ending, NewRun
 from continuum.model.states import RunState
 from continuum.model.tasks import ClaimedTask, NewTask
-from continuum.model.writes import Commit, Landed, NextGeneration, Start, Unwritable, Verdict
+from continuum.model.writes import LANDED, Commit, Landed, NextGeneration, Start, Unwritable, Verdict
 from continuum.replay.machine import Machine
 from continuum.replay.matching import Drift
 from continuum.replay.turns import Continued, Errand, RunInfo, Turn
@@ -258,6 +258,8 @@ class Execution:
 
     def _tasks_of(self, turn: Turn) -> tuple[tuple[NewTask, ...], list[ClaimedTask]]:
         """Return the tasks of a turn, and those of them that will be begun here: their slots are taken now."""
+        if not turn.scheduled:
+            return (), []
         tasks: list[NewTask] = []
         leased: list[ClaimedTask] = []
         for wanted in turn.scheduled:
@@ -339,13 +341,13 @@ class Execution:
             return
         if isinstance(write, Commit) and write.releases:
             self._leave(None)
-            self._tell(Landed())
+            self._tell(LANDED)
             return
         if isinstance(write, Commit) and write.continues is not None:
             self._go_on_as(write.continues)
             return
         self._effects(flight)
-        self._tell(Landed())
+        self._tell(LANDED)
         if turn is not None:
             self._rest(turn)
 
@@ -366,7 +368,7 @@ class Execution:
             if write.cascade is not None:
                 self._home.cascaded(self)
         self.discard(ending)
-        self._tell(Landed())
+        self._tell(LANDED)
 
     def _go_on_as(self, opened: NextGeneration) -> None:
         """Begin the next generation: another machine with a history of its own, under the same lease."""
@@ -449,4 +451,4 @@ def _answer(letters: Sequence[Letter]) -> None:
     """Tell senders that their letters were read."""
     for letter in letters:
         if letter.settled is not None:
-            letter.settled(Landed())
+            letter.settled(LANDED)
