@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 from msgspec.structs import replace
-from pydantic import PlainSerializer
+from pydantic import AfterValidator, PlainSerializer
 
 import continuum
 from continuum import FIRE_TIME, ConfigurationError, InputInvalid, RunState, ScheduleState, activity, workflow
@@ -382,6 +382,44 @@ async def test_an_input_that_no_longer_fits_fails_the_schedule_until_it_is_decla
     assert await node.instance.await_run(run.run_id) == "10"
 
 
+async def test_arguments_that_make_the_hosts_code_raise_hold_no_other_schedule_up(
+    stage: Stage, heard: list[TelemetryEvent]
+) -> None:
+    moods = ["good"]
+
+    def moody(value: int) -> int:
+        if moods[0] == "bad":
+            raise KeyError("nobody expected this")
+        return value
+
+    @workflow(name="test.moody")
+    async def temper(value: Annotated[int, AfterValidator(moody)]) -> int:
+        return value
+
+    node = await stage.node()
+    await node.instance.schedule(temper, 1, every=3600, id="a moody one")
+    await node.instance.schedule(report, FIRE_TIME, every=3600, id="hourly")
+    moods[0] = "bad"
+    await stage.move(3601.0)
+    assert len(await runs_of("hourly", node.instance)) == 1
+    schedule = await node.instance.get_schedule("a moody one")
+    assert (schedule.attempts, schedule.reason) == (1, "KeyError('nobody expected this')")
+    assert names(heard, "loop.") == []
+
+
+async def test_a_cancel_that_has_to_wait_holds_no_other_schedule_up(stage: Stage) -> None:
+    node = await stage.node()
+    await node.instance.schedule(patient, 1, every=3600, id="a", overlap="cancel_other")
+    await node.instance.schedule(report, FIRE_TIME, every=3600, id="b")
+    await stage.move(3600.0)
+    runner: Any = node.parts.components["schedule_runner"]
+    runner._cancel = lambda _run_id: node.parts.node.clock.sleep(2.0)
+    await stage.move(3601.0)
+    assert [len(await runs_of(name, node.instance)) for name in "ab"] == [1, 2]
+    await stage.move(2.0)
+    assert [len(await runs_of(name, node.instance)) for name in "ab"] == [2, 2]
+
+
 # --- verbs ------------------------------------------------------------------------------------------------------------
 
 
@@ -582,7 +620,7 @@ async def test_a_fire_time_goes_wherever_a_time_goes(env: Environment) -> None:
 
 
 async def test_a_workflow_cannot_schedule(env: Environment) -> None:
-    @workflow(name="test.scheduler")
+    @workflow(name="test.scheduler", purity="off")
     async def scheduler() -> str:
         try:
             await continuum.schedule(report, FIRE_TIME, every=60)

@@ -1,5 +1,6 @@
 """Three nodes, lost answers, an absent database, crashes and restarts: each fire time still has its one run, or its reason."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -36,6 +37,8 @@ class Weather:
         self.lost = 0
 
     async def before(self, step: str) -> None:
+        for _ in range(self._draw.randrange(4)):  # the others go on meanwhile
+            await asyncio.sleep(0)
         if step in STORMY and self._draw.random() < 0.15:
             raise self._draw.choice([JournalUnavailable("no connection"), Contended("a lock was not to be had")])
 
