@@ -158,13 +158,16 @@ class RunSupervisor(Component):
         self.soon(lambda: execution.begin(run, arguments, chosen=chosen, settled=settled))
 
     def resume(self, claim: Claim, loaded: LoadedRun, *, owner: str) -> None:
-        """Bring a run that was just claimed to life."""
+        """Bring a run that was just claimed to life, if it is still ours: the run may even have ended since."""
         older = self._registry.get(claim.run_id)
         if older is not None and older.token > claim.token:  # the answer to this claim was slow, the lease has moved on
             return
         if older is not None:  # its lease was lost without our knowing; this claim is newer by its token
             older.discard()
         row = loaded.row
+        if (row.lease_owner, row.lease_token) != (owner, claim.token):  # lost between the claim and the load
+            self._node.emit("lease.lost", run_id=row.run_id, workflow=row.workflow, namespace=row.namespace)
+            return
         workflow = self._find_workflow(row.workflow, row.version)
         is_cancelled = any(message.kind is MessageKind.CANCEL for message in loaded.messages)
         if workflow is None and not is_cancelled:

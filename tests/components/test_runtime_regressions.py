@@ -139,6 +139,19 @@ async def test_a_slow_claim_does_not_push_out_a_newer_one(stage: Stage) -> None:
     assert node.parts.registry.get(run_id) is newer
 
 
+async def test_a_run_that_ended_between_the_claim_and_the_load_is_not_brought_to_life(stage: Stage) -> None:
+    """Its history ends, so its first turn had nothing to write: the execution stood in memory for ever, and deaf."""
+    other = await stage.still()
+    run_id = await started(other, waits)
+    await other.instance.signal(run_id, "go", "on")
+    assert stage.store.runs[run_id].state is RunState.COMPLETED
+    paused = await stage.still()
+    (loaded,) = await paused.parts.journal.load_runs([run_id])
+    paused.parts.runs.resume(Claim(run_id, 1, 1, 1), loaded, owner=paused.owner)
+    await settled()
+    assert not paused.holds(run_id)
+
+
 # --- attempts ---------------------------------------------------------------------------------------------------------
 
 
