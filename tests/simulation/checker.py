@@ -13,15 +13,17 @@ from typing import Any
 from continuum.journal.memory import MemoryStore
 from continuum.journal.memory.store import StoredEvent, StoredTask
 from continuum.journal.port import Swept
-from continuum.model.events import ENDINGS, EventType
+from continuum.model.events import ANSWERS_TO_COMMANDS, COMMANDS, ENDINGS, Event, EventType
 from continuum.model.messages import MessageKind
 from continuum.model.runs import RunRow
 from continuum.model.states import RunState
 from continuum.model.tasks import TaskKey
 from continuum.model.writes import Commit, Finish, FreeTask, Landed, Posted, RetryTask
+from tests.simulation.families import Families
 
-COMPLETIONS = frozenset({EventType.ACTIVITY_COMPLETED, EventType.ACTIVITY_FAILED, EventType.TIMER_FIRED})
-COMMANDED = frozenset({EventType.ACTIVITY_SCHEDULED, EventType.TIMER_STARTED})
+COMPLETIONS = ANSWERS_TO_COMMANDS
+COMMANDED = COMMANDS
+CANCELS = frozenset({MessageKind.CANCEL, MessageKind.COMPENSATE})
 
 
 class Checker:
@@ -35,12 +37,17 @@ class Checker:
         self._lengths: dict[tuple[str, int], int] = {}
         self._owners: dict[tuple[str, int], str] = {}  # (run, token) → who had it
         self._messages: dict[str, set[str]] = {}
-        self._completed: dict[str, set[int]] = {}
-        self._commanded: dict[str, set[int]] = {}
+        self._completed: dict[tuple[str, int], set[int]] = {}
+        self._commanded: dict[tuple[str, int], set[int]] = {}
+        self._told: list[tuple[str, str]] = []
+        self._families = Families(store, self.expect, self.record)
         self._heard: dict[str, dict[str, int]] = {}  # run → payload of a signal → how often in its history
         self._tasks: dict[TaskKey, StoredTask] = {}
         self._promised: dict[str, list[str]] = {}  # run → payloads of signals that were answered `delivered`
-        self._recorded: dict[str, None] = {}  # runs whose cancel was answered `requested`
+        self._recorded: dict[
+            str, None
+        ] = {}  # runs whose cancel was answered `requested`, or that was passed on to them
+        self._undoing: set[str] = set()  # runs that have read a cancel and compensate
 
     def violate(self, message: str) -> None:
         """Take note of what must not be."""
@@ -78,7 +85,7 @@ class Checker:
             is_kept = payload in waiting or payload in self._heard.get(run_id, {})
             self.expect(is_kept, f"signal {payload} to {run_id} was delivered, and is neither read nor unread (I4)")
         if run_id in self._recorded:
-            is_kept = any(stored.message.kind is MessageKind.CANCEL for stored in unread)
+            is_kept = run_id in self._undoing or any(stored.message.kind in CANCELS for stored in unread)
             self.expect(is_kept, f"the cancel of {run_id} was recorded, and is gone")
 
     # --- after every step ---------------------------------------------------------------------------------------------
@@ -89,16 +96,33 @@ class Checker:
             self._look_at_writes(arguments[-1], answer)
         elif step == "sweep":
             self._look_at_sweep(answer)
+        changed = []
         for run_id, row in self._store.runs.items():
             old = self._rows.get(run_id)
             if row is not old:
                 self._look_at_row(row, old)
-                self._look_at_events(row, old)
+                if old is not None and row.generation != old.generation:
+                    self._look_at_generations(row, old)
+                self._look_at_events(row, old, row.generation)
                 self._rows[run_id] = row
                 self._keep_all(run_id)
+                changed.append((row, old))
+        for row, old in changed:
+            self._families.look(row, old)
+        for run_id, payload in self._told:  # what one run was told of another, whose row is known by now
+            self.promise(run_id, payload)
+        self._told.clear()
         for rows in self._store.tasks.values():
             for task in rows.values():
                 self._look_at_task(task)
+
+    def _look_at_generations(self, row: RunRow, old: RunRow) -> None:
+        self.expect(
+            row.generation == old.generation + 1, f"{row.run_id} went from {old.generation} to {row.generation}"
+        )
+        self._look_at_events(row, old, old.generation)
+        last = self._store.events[row.run_id, old.generation][-1].event
+        self.expect(last.type is EventType.CONTINUED, f"a generation of {row.run_id} ends by {last.type}")
 
     def _keep_all(self, run_id: str) -> None:
         if run_id in self._promised or run_id in self._recorded:
@@ -125,6 +149,8 @@ class Checker:
             self.expect(row.lease_owner != attempt.owner, f"the task of {attempt} was swept before its run")
 
     def _look_at_task(self, task: StoredTask) -> None:
+        row = self._store.runs[task.key.run_id]
+        self.expect(row.generation == task.key.generation, f"{task.key} is a task of another generation than {row}")
         old = self._tasks.get(task.key)
         if old is task:
             return
@@ -155,47 +181,68 @@ class Checker:
             row.state is not RunState.PENDING or old.state is RunState.PENDING, f"{run_id} is pending once more"
         )
 
-    def _look_at_events(self, row: RunRow, old: RunRow | None) -> None:
-        key = (row.run_id, row.generation)
+    def _look_at_events(self, row: RunRow, old: RunRow | None, generation: int) -> None:
+        key = (row.run_id, generation)
         history = self._store.events.get(key, [])
         known = self._lengths.get(key, 0)
-        self.expect(row.last_seq == len(history), f"{row.run_id} has {len(history)} events, not {row.last_seq} (I2)")
+        if generation == row.generation:
+            is_so = row.last_seq == len(history)
+            self.expect(is_so, f"{row.run_id} has {len(history)} events, not {row.last_seq} (I2)")
         token = old.lease_token if old is not None else row.lease_token
+        if known == 0 and generation > 1:
+            carried = [stored.event.message_id for stored in history if stored.event.message_id is not None]
+            self.expect(len(set(carried)) == len(carried), f"{row.run_id} carries a message over twice: {carried}")
         for position, stored in enumerate(history[known:], start=known):
-            self._look_at_event(row, stored, position, history)
+            is_carried = known == 0 and generation > 1
+            self._look_at_event(key, stored, position, history, is_carried=is_carried)
             self.expect(
                 old is None or stored.token == token,
                 f"event {stored.event.seq} of {row.run_id} has token {stored.token}, the lease had {token} (I1)",
             )
         self._lengths[key] = len(history)
 
-    def _look_at_event(self, row: RunRow, stored: StoredEvent, position: int, history: list[StoredEvent]) -> None:
-        run_id, event = row.run_id, stored.event
-        where = f"event {event.seq} ({event.type.value}) of {run_id}"
+    def _look_at_event(
+        self, key: tuple[str, int], stored: StoredEvent, position: int, history: list[StoredEvent], *, is_carried: bool
+    ) -> None:
+        run_id, event = key[0], stored.event
+        where = f"event {event.seq} ({event.type.value}) of {run_id}/{key[1]}"
         self.expect(event.seq == position + 1, f"{where} stands at {position + 1}")
         if position:
             last = history[position - 1]
             self.expect(last.token <= stored.token, f"{where}: its token shrank (I1)")
             self.expect(last.event.type not in ENDINGS, f"{where} follows the end")
+        self._look_at_message(run_id, event, where, is_carried=is_carried)
+        if event.type is EventType.CANCEL_REQUESTED:
+            self._undoing.add(run_id)
+        if event.type in COMMANDED and event.command_id is not None:
+            commanded = self._commanded.setdefault(key, set())
+            self.expect(event.command_id not in commanded, f"{where}: command {event.command_id} was asked for twice")
+            commanded.add(event.command_id)
+        if event.type in COMPLETIONS and event.command_id is not None:
+            completed = self._completed.setdefault(key, set())
+            self.expect(
+                event.command_id not in completed, f"{where}: command {event.command_id} was answered twice (I3)"
+            )
+            self.expect(event.command_id in self._commanded.get(key, ()), f"{where} answers what nobody asked")
+            completed.add(event.command_id)
+        self._families.read(key, event)
+        if event.type is EventType.MESSAGE_ANSWERED and event.payload == b'"delivered"':
+            told = self._families.told(key, event)
+            if told is not None:
+                self._told.append(told)
+
+    def _look_at_message(self, run_id: str, event: Event, where: str, *, is_carried: bool) -> None:
+        """A message is read once in all generations; a new one begins with what older ones have read and not consumed."""
+        known = self._messages.setdefault(run_id, set())
         if event.message_id is not None:
-            known = self._messages.setdefault(run_id, set())
+            if is_carried and event.message_id in known:
+                return
             self.expect(event.message_id not in known, f"{where}: message {event.message_id} was read twice (I3)")
             known.add(event.message_id)
         if event.type is EventType.SIGNAL_RECEIVED:
             heard, payload = self._heard.setdefault(run_id, {}), str(json.loads(event.payload or b"null"))
             heard[payload] = heard.get(payload, 0) + 1
             self.expect(heard[payload] == 1, f"{where}: signal {payload} was consumed twice")
-        if event.type in COMMANDED and event.command_id is not None:
-            commanded = self._commanded.setdefault(run_id, set())
-            self.expect(event.command_id not in commanded, f"{where}: command {event.command_id} was asked for twice")
-            commanded.add(event.command_id)
-        if event.type in COMPLETIONS and event.command_id is not None:
-            completed = self._completed.setdefault(run_id, set())
-            self.expect(
-                event.command_id not in completed, f"{where}: command {event.command_id} was answered twice (I3)"
-            )
-            self.expect(event.command_id in self._commanded.get(run_id, ()), f"{where} answers what nobody asked")
-            completed.add(event.command_id)
 
     # --- when all is quiet --------------------------------------------------------------------------------------------
 

@@ -202,7 +202,9 @@ class Clients:
         assert run_id is not None
         await self._cluster.clock.sleep(at)
         try:
-            verdict = await self._call(f"cancel {run_id[-6:]}", lambda client: client.cancel(run_id, compensate=False))
+            verdict = await self._call(
+                f"cancel {run_id[-6:]} {run.undoes}", lambda client: client.cancel(run_id, compensate=run.undoes)
+            )
         except (CallLost, JournalUnavailable):
             return
         except RunNotActive:

@@ -133,8 +133,13 @@ class _NodeCall:
 
     def _happen(self) -> None:
         callback, self._callback = self._callback, None
-        if callback is not None:
+        if callback is None:
+            return
+        try:
             callback()
+        except Exception as error:  # noqa: BLE001  # as a loop does: it tells, and goes on
+            context = {"message": "a callback failed", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
 
     def cancel(self) -> None:
         self._callback = None
