@@ -94,10 +94,11 @@ def test_the_schema_has_their_models(host: FastAPI) -> None:
     assert body["properties"]["input"] == {"$ref": "#/components/schemas/OrdersFulfilRunInput"}
     assert "input" in body["required"]
     arguments = models["OrdersFulfilRunInput"]
-    assert arguments["properties"]["order"] == {"$ref": "#/components/schemas/Order"}
+    # Another model of this name in the process makes pydantic name both by their modules.
+    assert arguments["properties"]["order"]["$ref"].endswith("Order")
     assert arguments["required"] == ["order"]
     ending = models[start["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]]
-    assert {"$ref": "#/components/schemas/Receipt"} in ending["properties"]["result"]["anyOf"]
+    assert any(one.get("$ref", "").endswith("Receipt") for one in ending["properties"]["result"]["anyOf"])
     signal = schema["paths"][f"{base}/{{run_id}}/signals/fraud-review"]["post"]
     assert signal["operationId"] == "continuum_signal_orders_fulfil_fraud_review"
     assert signal["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Verdict"}
