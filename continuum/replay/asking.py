@@ -29,7 +29,7 @@ from continuum.model.tasks import TaskOptions
 from continuum.replay.endings import report
 from continuum.replay.family import Child, ChildEnding, Family, child_run_id
 from continuum.replay.loop import DurableTimer, WorkflowLoop
-from continuum.replay.matching import Command, Drift, call_site, describe, matches, same_input
+from continuum.replay.matching import Command, Drift, call_site, describe, difference, matches, same_input, waiting_site
 from continuum.replay.saga import Debt, Debts
 from continuum.replay.signals import Signal, Signals
 from continuum.replay.tape import Tape
@@ -429,7 +429,7 @@ class Asking:
             )
         expected = self._tape.ahead
         if not matches(command, expected):
-            self._drifted(expected, describe(command), site=call_site())
+            self._drifted(expected, describe(command) + difference(command, expected), site=call_site())
             return None
         return self._tape.step()
 
@@ -465,8 +465,15 @@ class Asking:
             return replace(command, name=RAISED, payload=failure.encode())
 
     def _drifted(self, expected: Event, found: str, *, site: str | None = None) -> Drift:
+        waits = site is None and self._main is not None
         self._drift = Drift(
-            seq=expected.seq, expected=describe(expected), found=found, site=site, run_id=self.info.run_id
+            seq=expected.seq,
+            expected=describe(expected),
+            found=found,
+            site=waiting_site(self._main) if site is None and self._main is not None else site,
+            waits=waits,
+            at=expected.at,
+            run_id=self.info.run_id,
         )
         self._loop.is_halted = True
         return self._drift

@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import traceback
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from msgspec import Struct
 
@@ -42,12 +46,27 @@ class Command(Struct, frozen=True, gc=False):
 
 
 class Drift(ContinuumError):
-    """Code and history disagree: `expected` is what the journal holds at `seq`, `found` what the code did, at `site`."""
+    """Code and history disagree: `expected` is what was journaled as `seq`, `at`; `found` is what the code did, at `site`.
 
-    def __init__(self, *, seq: int, expected: str, found: str, site: str | None, run_id: str | None = None) -> None:
-        where = f" (asked for at {site})" if site else ""
+    `site` is the line that asked, or on which the code waits without asking. Which line asked then is not journaled: the
+    time says whose code it was.
+    """
+
+    def __init__(
+        self,
+        *,
+        seq: int,
+        expected: str,
+        found: str,
+        site: str | None,
+        waits: bool = False,
+        at: datetime | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        where = "" if site is None else f" ({'it waits' if waits else 'asked for'} at {site})"
+        when = "" if at is None else f", journaled at {at:%Y-%m-%d %H:%M:%S} UTC"
         super().__init__(
-            f"the code does not fit the history at event {seq}: expected {expected}, found {found}{where}. "
+            f"the code does not fit the history at event {seq}: expected {expected}{when}; found {found}{where}. "
             "The run is blocked, nothing was written; deploy code that fits, or register the change as a new version.",
             run_id=run_id,
         )
@@ -55,6 +74,7 @@ class Drift(ContinuumError):
         self.expected = expected
         self.found = found
         self.site = site
+        self.at = at
 
 
 _FREE = frozenset({EventType.TIMER_STARTED, EventType.SIDE_EFFECT_RECORDED})
@@ -97,6 +117,22 @@ def describe(event: Event | Command) -> str:
     return f"{event.type.value}{name}{number}"
 
 
+def difference(command: Command, event: Event) -> str:
+    """Say what is different about a command that is of the same name as the journaled one; no values, they may be secret."""
+    if (command.type, command.command_id, command.name) != (event.type, event.command_id, event.name):
+        return ""
+    if command.key != event.key:
+        return ", under another key"
+    try:
+        old, new = json.loads(event.payload or b"null"), json.loads(command.payload or b"null")
+    except ValueError:
+        return ", with an input that is not JSON"
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return ", with another input"
+    names = [name for name in {**old, **new} if name not in old or name not in new or old[name] != new[name]]
+    return f", with another {', '.join(names)}"
+
+
 _INSIDE = (f"{Path(__file__).parent.parent}{os.sep}", f"{Path(asyncio.__file__).parent}{os.sep}")
 
 
@@ -108,6 +144,18 @@ def call_site() -> str | None:
     frames = itertools.takewhile(_is_workflow, reversed(traceback.extract_stack()))
     foreign = sorted((frame for frame in frames if _is_foreign(frame.filename)), key=_is_of_a_library)
     return f"{foreign[0].filename}:{foreign[0].lineno} in {foreign[0].name}" if foreign else None
+
+
+def waiting_site(task: asyncio.Task[Any]) -> str | None:
+    """Return `file:line in function` of the innermost line of the workflow on which a task waits; None once it is done."""
+    site: str | None = None
+    inner: Any = task.get_coro()
+    while inner is not None:
+        frame: FrameType | None = getattr(inner, "cr_frame", None)
+        if frame is not None and _is_foreign(frame.f_code.co_filename):
+            site = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+        inner = getattr(inner, "cr_await", None)  # a future awaits nothing: there it ends
+    return site
 
 
 def _is_workflow(frame: traceback.FrameSummary) -> bool:

@@ -15,7 +15,7 @@ from continuum.definitions.activity import activity
 from continuum.model.events import Event, EventType
 from continuum.replay import context
 from continuum.replay.machine import Machine
-from continuum.replay.matching import Drift
+from continuum.replay.matching import Command, Drift, difference
 from tests.unit.replay.builders import (
     START,
     ARun,
@@ -95,11 +95,21 @@ async def a_failure_too_early() -> None:
     ("code", "seq", "expected", "found"),
     [
         (other_activity, 2, "activity_scheduled charge (command 1)", "activity_scheduled refund (command 1)"),
-        (other_arguments, 2, "activity_scheduled charge (command 1)", "activity_scheduled charge (command 1)"),
+        (
+            other_arguments,
+            2,
+            "activity_scheduled charge (command 1)",
+            "activity_scheduled charge (command 1), with another cents",
+        ),
         (other_order, 2, "activity_scheduled charge (command 1)", "activity_scheduled charge (command 2)"),
         (other_number, 2, "activity_scheduled charge (command 1)", "activity_scheduled charge (command 2)"),
         (another_kind, 2, "activity_scheduled charge (command 1)", "timer_started (command 1)"),
-        (another_key, 2, "activity_scheduled charge (command 1)", "activity_scheduled charge (command 1)"),
+        (
+            another_key,
+            2,
+            "activity_scheduled charge (command 1)",
+            "activity_scheduled charge (command 1), under another key",
+        ),
         (a_missing_command, 4, "activity_scheduled charge (command 2)", "nothing more of the code"),
         (a_command_in_between, 4, "activity_scheduled charge (command 2)", "activity_scheduled ping (command 2)"),
         (a_return_too_early, 2, "activity_scheduled charge (command 1)", "the workflow completed with b'null'"),
@@ -124,13 +134,61 @@ def test_drift_says_what_where_and_what_to_do() -> None:
     assert __file__ in drift.site
     assert drift.site.endswith("in other_arguments")
     assert str(drift) == (
-        "the code does not fit the history at event 2: expected activity_scheduled charge (command 1), "
-        f"found activity_scheduled charge (command 1) (asked for at {drift.site}). The run is blocked, nothing was "
-        "written; deploy code that fits, or register the change as a new version."
+        "the code does not fit the history at event 2: expected activity_scheduled charge (command 1), journaled at "
+        f"{START:%Y-%m-%d %H:%M:%S} UTC; found activity_scheduled charge (command 1), with another cents (asked for at "
+        f"{drift.site}). The run is blocked, nothing was written; deploy code that fits, or register the change as a new version."
     )
 
 
-def test_a_site_is_told_for_code_without_a_file_and_left_out_where_there_is_none() -> None:
+async def waits_for_two() -> None:
+    await charge(1)
+    await asyncio.gather(context.wait_signal("one"), context.wait_signal("two"))
+
+
+async def asks_deep_down() -> None:
+    async def below() -> None:
+        await context.wait_signal("go")
+
+    await charge(1)
+    await below()
+
+
+@pytest.mark.parametrize(("code", "line"), [(waits_for_two, "in waits_for_two"), (asks_deep_down, "in below")])
+def test_drift_of_code_that_asks_for_nothing_says_where_it_waits(code: Code, line: str) -> None:
+    drift = drift_of(paid_once(), code)
+
+    assert drift.site is not None
+    assert drift.site.startswith(__file__)
+    assert drift.site.endswith(line)
+    assert f"nothing more of the code (it waits at {drift.site})" in str(drift)
+
+
+def test_drift_of_code_that_has_ended_knows_no_line() -> None:
+    drift = drift_of(paid_once(), a_return_too_early)
+
+    assert drift.site is None
+    assert "b'null'. The run is blocked" in str(drift)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (b'{"a":1,"b":2}', b'{"a":1,"b":3,"c":4}', ", with another b, c"),
+        (b'{"a":1,"b":2}', b'{"a":1}', ", with another b"),
+        (b"[1]", b'{"a":1}', ", with another input"),
+        (b'{"a":1}', None, ", with another input"),
+        (None, b'{"a":1}', ", with another input"),
+        (b"\xff", b'{"a":1}', ", with an input that is not JSON"),
+    ],
+)
+def test_what_is_different_about_an_input_is_said_by_name_and_never_by_value(
+    old: bytes | None, new: bytes | None, said: str
+) -> None:
+    kind = EventType.ACTIVITY_SCHEDULED
+    assert difference(Command(kind, 1, "charge", new), Event(2, kind, START, 1, name="charge", payload=old)) == said
+
+
+def test_a_site_is_told_for_code_without_a_file_and_for_a_task_alone_it_is_where_the_workflow_waits() -> None:
     made: dict[str, Code] = {}
     exec(compile("async def typed():\n    await ping()\n", "<notebook>", "exec"), {"ping": ping}, made)
 
@@ -139,7 +197,7 @@ def test_a_site_is_told_for_code_without_a_file_and_left_out_where_there_is_none
         await asyncio.sleep(0)
 
     assert drift_of(paid_once(), made["typed"]).site == "<notebook>:2 in typed"
-    assert drift_of(paid_once(), by_a_task_alone).site is None
+    assert str(drift_of(paid_once(), by_a_task_alone).site).endswith("in by_a_task_alone")
 
 
 def test_drift_cannot_be_caught_by_workflow_code() -> None:
