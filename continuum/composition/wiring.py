@@ -256,7 +256,7 @@ class Wiring:
             supervisor=self.runs,
             wakes=self.wakes,
             pulse=self.pulse,
-            workflows=lambda: self.workflows,
+            code=lambda: (self.world.catalog.revision, self.workflows),
             interval=self._every(options["interval"]),
             batch=options["batch"],
         )

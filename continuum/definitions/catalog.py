@@ -48,6 +48,7 @@ class Catalog:
         self._workflows: dict[tuple[str, int], Any] = {}
         self._newest: dict[str, int] = {}
         self._activities: dict[str, Any] = {}
+        self.revision = 0  # grows with every definition: code that is made again may be other code
 
     def add_workflow(self, workflow: WorkflowDefinition) -> None:
         """Register a workflow under its name and aliases.
@@ -61,6 +62,7 @@ class Catalog:
         for name, version in keys:
             self._workflows[name, version] = workflow
             self._newest[name] = max(version, self._newest.get(name, version))
+        self.revision += 1
 
     def add_activity(self, activity: Definition) -> None:
         """Register an activity.
@@ -70,6 +72,7 @@ class Catalog:
         """
         _refuse_other(self._activities.get(activity.name), activity, f"activity {activity.name!r}")
         self._activities[activity.name] = activity
+        self.revision += 1
 
     def workflow(self, name: str, version: int | None = None) -> Any:
         """Return a workflow, the newest version by default.
@@ -87,6 +90,10 @@ class Catalog:
                 f"no workflow {which} is registered in this process; import its module. Known: {known}"
             )
         return found
+
+    def find(self, name: str, version: int) -> Any | None:
+        """Return a version of a workflow, or None if this process does not have it."""
+        return self._workflows.get((name, version))
 
     def activity(self, name: str) -> Any | None:
         """Return an activity, or None if this process does not have it."""

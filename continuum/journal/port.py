@@ -25,6 +25,7 @@ from continuum.model.runs import Attributes, Ending, RunRow
 from continuum.model.schedules import Definition, Progress, ScheduleRow, ScheduleState
 from continuum.model.states import RunState
 from continuum.model.tasks import Attempt, Beat, ClaimedTask
+from continuum.model.versions import Carrier, OpenRun, OpenRuns, PatchMarks
 from continuum.model.writes import Start, Verdict, Write
 
 
@@ -361,6 +362,41 @@ class ScheduleJournal(Protocol):
         ...
 
 
+class CodeJournal(Protocol):
+    """Which code open runs need, and which nodes carry it: for people and for CI, never in anybody's way."""
+
+    async def carry(self, owner: str, *, workflows: Sequence[tuple[str, int]]) -> None:
+        """Record what an owner carries, in place of what it did; forget what owners without a row carried."""
+        ...
+
+    async def retry_blocked(
+        self, *, workflows: Sequence[tuple[str, int]], crashes_max: int, limit: int
+    ) -> Sequence[str]:
+        """Let up to `limit` blocked runs of these workflows and versions be due now; return their ids.
+
+        Not those that have crashed `crashes_max` times in a row: a new process is no reason why they should not again.
+        """
+        ...
+
+    async def carriers(self) -> Sequence[Carrier]:
+        """Return who carries which version, of the owners that live."""
+        ...
+
+    async def open_counts(self) -> Sequence[OpenRuns]:
+        """Return how many runs of each version are open, by state."""
+        ...
+
+    async def patch_marks(self) -> Sequence[PatchMarks]:
+        """Return how many open runs have journaled, in their present generation, that they take a patch."""
+        ...
+
+    async def open_runs(
+        self, *, workflow: str | None, limit: int, before: tuple[datetime, str] | None
+    ) -> Sequence[OpenRun]:
+        """Return runs that have not ended, newest first by (created_at, id), strictly older than `before`."""
+        ...
+
+
 class Notices(Protocol):
     """Cross-process hints; a journal without them answers `listen` with nothing and is polled instead."""
 
@@ -387,6 +423,7 @@ class Journal(
     ReadJournal,
     KeepingJournal,
     ScheduleJournal,
+    CodeJournal,
     Notices,
     Protocol,
 ):
@@ -400,6 +437,14 @@ class Journal(
 
         Raises:
             SchemaNotReady, SchemaTaken, JournalUnavailable.
+        """
+        ...
+
+    async def look(self) -> str | None:
+        """Connect to read in place of `open`, claiming and writing nothing; return whose tables these are, if anybody's.
+
+        Raises:
+            SchemaNotReady, JournalUnavailable.
         """
         ...
 

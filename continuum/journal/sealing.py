@@ -36,6 +36,7 @@ from continuum.model.runs import Ending, NewChild, RunRow
 from continuum.model.schedules import Definition, Progress, ScheduleRow, ScheduleState
 from continuum.model.states import RunState
 from continuum.model.tasks import Attempt, Beat, ClaimedTask
+from continuum.model.versions import Carrier, OpenRun, OpenRuns, PatchMarks
 from continuum.model.writes import Commit, Finish, Post, Start, StartMany, Verdict, Write
 
 SEALED = b"\x01"  # before every sealed payload; JSON never begins so
@@ -267,6 +268,10 @@ class SealedJournal:
         """Open the journal."""
         await self._journal.open(instance)
 
+    async def look(self) -> str | None:
+        """Look."""
+        return await self._journal.look()
+
     async def close(self) -> None:
         """Close the journal."""
         await self._journal.close()
@@ -386,6 +391,34 @@ class SealedJournal:
     async def prune_generations(self, *, limit: int) -> int:
         """Prune."""
         return await self._journal.prune_generations(limit=limit)
+
+    async def carry(self, owner: str, *, workflows: Sequence[tuple[str, int]]) -> None:
+        """Record what an owner carries."""
+        await self._journal.carry(owner, workflows=workflows)
+
+    async def retry_blocked(
+        self, *, workflows: Sequence[tuple[str, int]], crashes_max: int, limit: int
+    ) -> Sequence[str]:
+        """Let blocked runs be due."""
+        return await self._journal.retry_blocked(workflows=workflows, crashes_max=crashes_max, limit=limit)
+
+    async def carriers(self) -> Sequence[Carrier]:
+        """Return who carries what."""
+        return await self._journal.carriers()
+
+    async def open_counts(self) -> Sequence[OpenRuns]:
+        """Count open runs."""
+        return await self._journal.open_counts()
+
+    async def patch_marks(self) -> Sequence[PatchMarks]:
+        """Count what patches they take."""
+        return await self._journal.patch_marks()
+
+    async def open_runs(
+        self, *, workflow: str | None, limit: int, before: tuple[datetime, str] | None
+    ) -> Sequence[OpenRun]:
+        """List open runs."""
+        return await self._journal.open_runs(workflow=workflow, limit=limit, before=before)
 
     async def notify(self, notices: Sequence[str]) -> None:
         """Notify."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from continuum.errors import ContinuumError
-from continuum.journal.port import RunJournal
+from continuum.journal.port import CodeJournal, RunJournal
+from continuum.runtime.carrying import Carrying, Code
 from continuum.runtime.component import Loop
 from continuum.runtime.node import Node
 from continuum.runtime.pulse import Pulse
@@ -13,10 +15,15 @@ from continuum.runtime.run_supervisor import RunSupervisor
 from continuum.runtime.wakes import Wakes
 
 
+class DispatcherJournal(RunJournal, CodeJournal, Protocol):
+    """What the dispatcher claims from, and tells what it claims for."""
+
+
 class Dispatcher(Loop):
     """One pass claims a batch; full batches are followed at once by the next.
 
-    A node that drains, has no owner row or no room claims nothing. A claim whose answer was lost is found by the audit.
+    What it claims for is what this node carries, and it says so first (`carrying`). A node that drains, has no owner row or
+    no room claims nothing. A claim whose answer was lost is found by the audit.
     """
 
     def __init__(
@@ -24,11 +31,11 @@ class Dispatcher(Loop):
         name: str,
         *,
         node: Node,
-        journal: RunJournal,
+        journal: DispatcherJournal,
         supervisor: RunSupervisor,
         wakes: Wakes,
         pulse: Pulse,
-        workflows: Callable[[], Sequence[tuple[str, int]]],
+        code: Callable[[], Code],
         interval: float | None,
         batch: int,
     ) -> None:
@@ -38,15 +45,17 @@ class Dispatcher(Loop):
         self._supervisor = supervisor
         self._wakes = wakes
         self._pulse = pulse
-        self._workflows = workflows
+        self._carrying = Carrying(node=node, journal=journal, code=code)
+        self._code = code
         self._batch = batch
 
     async def once(self) -> bool:
         """Claim up to a batch of runs and resume them."""
+        has_new_code = self._supervisor.is_open and await self._carrying.tell()
         owner, limit = self._node.owner, min(self._batch, self._supervisor.room)
         if owner is None or limit <= 0:
             return False
-        if not self.was_asked and not (await self._pulse.evidence()).runs:
+        if not has_new_code and not self.was_asked and not (await self._pulse.evidence()).runs:
             return False
         return await self._claim(owner, limit, None) == limit
 
@@ -57,7 +66,7 @@ class Dispatcher(Loop):
 
     async def _claim(self, owner: str, limit: int, run_ids: Sequence[str] | None) -> int:
         try:
-            claims = await self._journal.claim_runs(owner, workflows=self._workflows(), limit=limit, run_ids=run_ids)
+            claims = await self._journal.claim_runs(owner, workflows=self._code()[1], limit=limit, run_ids=run_ids)
             self._node.stamp(claims.now)
             found = await self._journal.load_runs([claim.run_id for claim in claims.runs]) if claims.runs else ()
         except ContinuumError:

@@ -27,6 +27,7 @@ from continuum.model.runs import Ending, NewRun
 from continuum.model.states import RunState
 from continuum.model.tasks import ClaimedTask, NewTask
 from continuum.model.writes import LANDED, Commit, Landed, NextGeneration, Start, Unwritable, Verdict
+from continuum.replay.endings import report
 from continuum.replay.machine import Machine
 from continuum.replay.matching import Drift
 from continuum.replay.turns import Continued, Errand, RunInfo, Turn
@@ -48,6 +49,7 @@ class Execution:
         "_is_planned",
         "_ledger",
         "_mailbox",
+        "_resumed",
         "_snapshot_seq",
         "_taken",
         "_waiting",
@@ -72,6 +74,7 @@ class Execution:
         self._is_planned = False
         self._waiting: Settled | None = None
         self._snapshot_seq = 0
+        self._resumed: tuple[int, datetime] | None = None  # where its history ended when it came here, and since when
         self._written = 0  # the position up to which the history stands in the journal
 
     @property
@@ -122,6 +125,7 @@ class Execution:
         self._mailbox = [Letter(message, is_stored=True) for message in loaded.messages if self._takes(message)]
         self._mailbox += [letter for letter in early if not letter.is_stored or self._takes(letter.message)]
         self._written = history[-1].seq if history else 0
+        self._resumed = (self._written, history[-1].at) if history else None
         if any(letter.message.kind is MessageKind.CANCEL for letter in self._mailbox):
             self._cancel(self._take_mailbox())
             return
@@ -137,6 +141,9 @@ class Execution:
         except Drift as drift:
             self._home.observe("run.drifted", self, seq=drift.seq, expected=drift.expected, found=drift.found)
             self._block(str(drift))
+            return
+        except Exception as error:  # noqa: BLE001  # whatever it is, the lease must not stay with a run that cannot move
+            self._block(f"its history cannot be replayed here: {report(error)}")
             return
         if self._written > self._home.history_max:
             self._block(too_long(self._home.history_max))
@@ -235,7 +242,12 @@ class Execution:
             return
         assert self.machine is not None
         answers = answers_to(letters, self.facts.generation)
-        turn = self.machine.turn(answers, self._home.database_now())
+        try:
+            turn = self.machine.turn(answers, self._home.database_now())
+        except Exception as error:  # noqa: BLE001  # as for a replay
+            self._mailbox = letters
+            self._block(f"what came in cannot be read here: {report(error)}")
+            return
         stuck = why_stuck(turn, self._written, self._home.history_max)
         if stuck is not None:
             self._mailbox = letters
@@ -279,8 +291,15 @@ class Execution:
     def _block(self, reason: str) -> None:
         """Give the run back as blocked: nothing of the turn is written, and better code may go on from here."""
         self.phase = LEAVING
-        commit = self._ledger.block(reason, base_seq=self._written)
+        commit = self._ledger.block(reason, base_seq=self._written, stood_seconds=self._stood_seconds)
         self._fly(Flight(commit, None, (), ()))
+
+    @property
+    def _stood_seconds(self) -> float:
+        """How long the run has stood still, if it has not moved here."""
+        if self._resumed is None or self._written > self._resumed[0]:
+            return 0.0
+        return (self._home.database_now() - self._resumed[1]).total_seconds()
 
     def _give_back(self, reason: str) -> None:
         """Leave the run to nodes that can serve it, after a while."""

@@ -27,7 +27,16 @@ from continuum.runtime.decisions import children_of, end_state, read_by, success
 from continuum.runtime.home import Letter
 
 REASON_MAX = 16_384  # characters; a reason carries a traceback at most
-BLOCKED_BACKOFF_SECONDS = 10.0  # until a blocked run is tried again; code that fits may have arrived by then
+# Until a blocked run is tried again, in proportion to how long it has stood still: a hundred thousand of them must not be
+# replayed every ten seconds all weekend, and whoever mends a bug waits a tenth longer than it has lasted. New code lets
+# them be tried at once (`carrying`); this is for what heals by itself, and for old nodes that were quicker than new ones.
+BLOCKED_BACKOFF_SECONDS, BLOCKED_BACKOFF_MAX_SECONDS = 10.0, 300.0
+BLOCKED_BACKOFF_SHARE = 0.1
+
+
+def backoff_after(stood_seconds: float) -> float:
+    """Return when a blocked run is tried again whose history has not moved for so long."""
+    return max(BLOCKED_BACKOFF_SECONDS, min(stood_seconds * BLOCKED_BACKOFF_SHARE, BLOCKED_BACKOFF_MAX_SECONDS))
 
 
 def _resting(turn: Turn) -> RunState:
@@ -118,13 +127,13 @@ class Ledger:
         state = RunState.CANCELLING if machine.is_cancelling else RunState.SUSPENDED
         return self._commit(base_seq, state=state, wake_at=machine.deadline, releases=True)
 
-    def block(self, reason: str, *, base_seq: int) -> Commit:
-        """Return the commit that gives a run back as blocked, to be tried again after a while."""
+    def block(self, reason: str, *, base_seq: int, stood_seconds: float) -> Commit:
+        """Return the commit that gives a run back as blocked, to be tried again after a while; it has stood that long."""
         return self._commit(
             base_seq,
             state=RunState.BLOCKED,
             reason=reason.replace("\x00", "�")[:REASON_MAX],
-            backoff_seconds=BLOCKED_BACKOFF_SECONDS,
+            backoff_seconds=backoff_after(stood_seconds),
             releases=True,
         )
 

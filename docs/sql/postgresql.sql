@@ -818,3 +818,52 @@ UPDATE continuum_tasks SET lease_owner = NULL FROM unnest(CAST(CAST(:w_of_run AS
             of_attempt) WHERE run_id = ANY(CAST(:ids AS uuid[]))
   AND run_id = w.of_run AND generation = w.of_generation AND command_id = w.of_command
   AND COALESCE(lease_owner, '') = w.owner AND attempt = w.of_attempt RETURNING CAST(run_id AS text) AS run_id, generation, command_id;
+
+-- versions ------------------------------------------------------------------------------------------------------------
+
+-- versions.drop: Forget what an owner carries.
+DELETE FROM continuum_workflow_versions WHERE owner = :owner;
+
+-- versions.carry: Record what an owner carries, while its row exists.
+INSERT INTO continuum_workflow_versions (owner, workflow, version, since)
+SELECT o.owner, w.of_workflow, w.of_version, clock_timestamp()
+FROM unnest(CAST(CAST(:w_of_workflow AS text) AS text[]), CAST(CAST(:w_of_version AS text) AS integer[])) AS
+            w(of_workflow, of_version) CROSS JOIN continuum_owners AS o
+WHERE o.owner = :owner
+ON CONFLICT DO NOTHING;
+
+-- versions.forget: Forget what owners without a row carried.
+DELETE FROM continuum_workflow_versions WHERE owner NOT IN (SELECT o.owner FROM continuum_owners AS o);
+
+-- versions.retry_blocked: Let blocked runs be due now; those that took their process down again and again wait out their time.
+WITH mine AS MATERIALIZED (SELECT m.workflow, m.version FROM unnest(CAST(CAST(:m_workflow AS text) AS text[]), CAST(CAST(:m_version AS text) AS integer[])) AS
+            m(workflow, version)),
+waiting AS MATERIALIZED (
+    SELECT r.id FROM continuum_runs AS r
+    WHERE r.state = 'blocked' AND r.crashes < :crashes_max
+      AND (r.wake_at > (SELECT clock_timestamp())) IS TRUE
+      AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE
+    LIMIT :n FOR NO KEY UPDATE OF r SKIP LOCKED)
+UPDATE continuum_runs SET wake_at = clock_timestamp() WHERE id = ANY(ARRAY(SELECT w.id FROM waiting AS w))
+RETURNING CAST(id AS text) AS run_id;
+
+-- versions.carriers: List who carries which version, of the owners that live.
+SELECT v.workflow, v.version, o.node, o.owner FROM continuum_workflow_versions AS v
+JOIN continuum_owners AS o ON o.owner = v.owner
+WHERE o.expires_at >= (SELECT clock_timestamp()) ORDER BY v.workflow, v.version, o.node, o.owner;
+
+-- versions.open_counts: Count the open runs of each version by state.
+SELECT r.workflow, r.version, r.state, count(*) AS runs FROM continuum_runs AS r
+WHERE r.ended_at IS NULL GROUP BY r.workflow, r.version, r.state ORDER BY r.workflow, r.version, r.state;
+
+-- versions.patch_marks: Count the open runs of each version that have journaled that they take a patch.
+SELECT r.workflow, r.version, e.name, count(*) AS runs FROM continuum_events AS e
+JOIN continuum_runs AS r ON r.id = e.run_id AND r.generation = e.generation
+WHERE e.type = 'patched' AND r.ended_at IS NULL
+GROUP BY r.workflow, r.version, e.name ORDER BY r.workflow, r.version, e.name;
+
+-- versions.open_runs: List open runs, newest first.
+SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.created_at, r.last_seq FROM continuum_runs AS r
+WHERE r.ended_at IS NULL AND (CAST(:workflow AS text) IS NULL OR r.workflow = :workflow)
+  AND (r.created_at, r.id) < (:before_at, :before_id)
+ORDER BY r.created_at DESC, r.id DESC LIMIT :n;

@@ -702,3 +702,52 @@ UPDATE continuum_tasks SET lease_owner = NULL FROM (SELECT json_extract(value, '
             json_extract(value, '$[4]') AS of_attempt FROM json_each(:w)) AS w WHERE run_id IN (SELECT value FROM json_each(:ids))
   AND run_id = w.of_run AND generation = w.of_generation AND command_id = w.of_command
   AND COALESCE(lease_owner, '') = w.owner AND attempt = w.of_attempt RETURNING CAST(run_id AS text) AS run_id, generation, command_id;
+
+-- versions ------------------------------------------------------------------------------------------------------------
+
+-- versions.drop: Forget what an owner carries.
+DELETE FROM continuum_workflow_versions WHERE owner = :owner;
+
+-- versions.carry: Record what an owner carries, while its row exists.
+INSERT INTO continuum_workflow_versions (owner, workflow, version, since)
+SELECT o.owner, w.of_workflow, w.of_version, :now
+FROM (SELECT json_extract(value, '$[0]') AS of_workflow, json_extract(value, '$[1]') AS of_version FROM
+            json_each(:w)) AS w CROSS JOIN continuum_owners AS o
+WHERE o.owner = :owner
+ON CONFLICT DO NOTHING;
+
+-- versions.forget: Forget what owners without a row carried.
+DELETE FROM continuum_workflow_versions WHERE owner NOT IN (SELECT o.owner FROM continuum_owners AS o);
+
+-- versions.retry_blocked: Let blocked runs be due now; those that took their process down again and again wait out their time.
+WITH mine AS MATERIALIZED (SELECT m.workflow, m.version FROM (SELECT json_extract(value, '$[0]') AS workflow, json_extract(value, '$[1]') AS version FROM json_each(:m))
+            AS m),
+waiting AS MATERIALIZED (
+    SELECT r.id FROM continuum_runs AS r
+    WHERE r.state = 'blocked' AND r.crashes < :crashes_max
+      AND (r.wake_at > (SELECT :now)) IS TRUE
+      AND ((r.workflow, r.version) IN (SELECT workflow, version FROM mine)) IS TRUE
+    LIMIT :n )
+UPDATE continuum_runs SET wake_at = :now WHERE id IN (SELECT w.id FROM waiting AS w)
+RETURNING CAST(id AS text) AS run_id;
+
+-- versions.carriers: List who carries which version, of the owners that live.
+SELECT v.workflow, v.version, o.node, o.owner FROM continuum_workflow_versions AS v
+JOIN continuum_owners AS o ON o.owner = v.owner
+WHERE o.expires_at >= (SELECT :now) ORDER BY v.workflow, v.version, o.node, o.owner;
+
+-- versions.open_counts: Count the open runs of each version by state.
+SELECT r.workflow, r.version, r.state, count(*) AS runs FROM continuum_runs AS r
+WHERE r.ended_at IS NULL GROUP BY r.workflow, r.version, r.state ORDER BY r.workflow, r.version, r.state;
+
+-- versions.patch_marks: Count the open runs of each version that have journaled that they take a patch.
+SELECT r.workflow, r.version, e.name, count(*) AS runs FROM continuum_events AS e
+JOIN continuum_runs AS r ON r.id = e.run_id AND r.generation = e.generation
+WHERE e.type = 'patched' AND r.ended_at IS NULL
+GROUP BY r.workflow, r.version, e.name ORDER BY r.workflow, r.version, e.name;
+
+-- versions.open_runs: List open runs, newest first.
+SELECT CAST(r.id AS text) AS run_id, r.workflow, r.version, r.created_at, r.last_seq FROM continuum_runs AS r
+WHERE r.ended_at IS NULL AND (CAST(:workflow AS text) IS NULL OR r.workflow = :workflow)
+  AND (r.created_at, r.id) < (:before_at, :before_id)
+ORDER BY r.created_at DESC, r.id DESC LIMIT :n;

@@ -25,7 +25,10 @@ from tests.support.postgres import connect
 
 ROOT = Path(__file__).parents[2]
 DOWN = f"{int(REVISION) - 1:04}"
-TABLES = {"runs", "events", "inbox", "tasks", "owners", "snapshots", "activity_results", "schedules", "instances"}
+TABLES = {
+    "runs", "events", "inbox", "tasks", "owners", "snapshots", "activity_results", "schedules", "workflow_versions",
+    "instances",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

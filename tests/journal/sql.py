@@ -20,7 +20,17 @@ from continuum.model.states import RunState
 from continuum.model.tasks import Attempt, TaskKey, TaskOptions
 from tests.journal.backends import INSTANCE, EventRow, Harness, InboxRow, TaskRow
 
-TABLES = ("runs", "events", "inbox", "tasks", "owners", "snapshots", "activity_results", "schedules")
+TABLES = (
+    "runs",
+    "events",
+    "inbox",
+    "tasks",
+    "owners",
+    "snapshots",
+    "activity_results",
+    "schedules",
+    "workflow_versions",
+)
 # Everything that is stamped or compared by the database. Events keep the time of their turn: nothing compares it.
 TIMES = {
     "runs": ("wake_at", "created_at", "ended_at", "retention_until"),
@@ -29,6 +39,7 @@ TIMES = {
     "owners": ("booted_at", "expires_at"),
     "schedules": ("next_at", "wake_at", "last_at", "buffered_at", "created_at", "changed_at"),
     "activity_results": ("at",),
+    "workflow_versions": ("since",),
 }
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)

@@ -22,7 +22,7 @@ from continuum.journal.sql.dialects.postgres import POSTGRES
 from continuum.journal.sql.lines import Line
 from continuum.journal.sql.rows import message_columns
 from continuum.journal.sql.sheets import commit_cells, event_cells
-from continuum.journal.sql.statements import batches, inbox, listing, pulse, runs, schedules, sweeps, tasks
+from continuum.journal.sql.statements import batches, inbox, listing, pulse, runs, schedules, sweeps, tasks, versions
 from continuum.journal.sql.statements.book import Book, Statement
 from tests.journal.backends import INSTANCE
 from tests.journal.builders import MINE, OTHER, OWNER, TTL, Lease, a_commit, a_signal, an_owner, answered
@@ -128,8 +128,14 @@ def cases() -> list[Case]:
         Case(sweeps.LOST_TASKS, 60, {"dead": ["node-8/continuum/boot-8/1"]}),
         Case(sweeps.OVER, 60, {"limit": 100}),
         Case(schedules.DUE, 400, {"workflows": [f"w{n}" for n in range(5)], "grace": 5.0, "n": 100}),
+        Case(versions.RETRY_BLOCKED, 60, {"m": list(MINE), "crashes_max": 5, "n": 1_000}),
+        Case(versions.OPEN_RUNS, 300, {name: value for name, value in _page(limit=50).items() if name in _OPEN_RUNS}),
+        Case(versions.PATCH_MARKS, 60, {}),
         Case(schedules.MOVE, 400, {"m": [_moved(f"s{n}") for n in range(1, 20)]}),
     ]
+
+
+_OPEN_RUNS = {"workflow", "before_at", "before_id", "n"}
 
 
 def _moved(schedule_id: str) -> tuple[object, ...]:

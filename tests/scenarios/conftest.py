@@ -52,6 +52,7 @@ EMPTY = "TRUNCATE " + ", ".join(
         "snapshots",
         "activity_results",
         "schedules",
+        "workflow_versions",
         "instances",
     )
 )

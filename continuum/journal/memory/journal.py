@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import ParamSpec, Protocol, TypeVar
 
 from continuum.errors import SchemaTaken
-from continuum.journal.memory import families, reads, recovery, runs, schedules, tasks, writes
+from continuum.journal.memory import families, reads, recovery, runs, schedules, tasks, versions, writes
 from continuum.journal.memory.notices import Listener
 from continuum.journal.memory.store import MemoryStore
 from continuum.journal.port import (
@@ -29,6 +29,7 @@ from continuum.model.runs import Ending, RunRow
 from continuum.model.schedules import Definition, Progress, ScheduleRow, ScheduleState
 from continuum.model.states import RunState
 from continuum.model.tasks import Attempt, Beat, ClaimedTask
+from continuum.model.versions import Carrier, OpenRun, OpenRuns, PatchMarks
 from continuum.model.writes import Verdict, Write
 
 P = ParamSpec("P")
@@ -80,6 +81,10 @@ class MemoryJournal:
                 "give each instance a database or a schema of its own"
             )
         self._store.instance = instance
+
+    async def look(self) -> str | None:
+        """Return whose tables these are, claiming nothing."""
+        return self._store.instance
 
     async def close(self) -> None:
         """End every `listen` of this journal."""
@@ -293,6 +298,38 @@ class MemoryJournal:
     async def fire(self, firings: Sequence[Firing]) -> Sequence[bool]:
         """Move schedules on and insert their runs."""
         return await self._step(schedules.fire, self._store, firings)
+
+    # --- code ---------------------------------------------------------------------------------------------------------
+
+    async def carry(self, owner: str, *, workflows: Sequence[tuple[str, int]]) -> None:
+        """Record what an owner carries."""
+        await self._step(versions.carry, self._store, owner, workflows=workflows)
+
+    async def retry_blocked(
+        self, *, workflows: Sequence[tuple[str, int]], crashes_max: int, limit: int
+    ) -> Sequence[str]:
+        """Let blocked runs be due now."""
+        return await self._step(
+            versions.retry_blocked, self._store, workflows=workflows, crashes_max=crashes_max, limit=limit
+        )
+
+    async def carriers(self) -> Sequence[Carrier]:
+        """Return who carries what."""
+        return await self._step(versions.carriers, self._store)
+
+    async def open_counts(self) -> Sequence[OpenRuns]:
+        """Count open runs."""
+        return await self._step(versions.open_counts, self._store)
+
+    async def patch_marks(self) -> Sequence[PatchMarks]:
+        """Count open runs that take patches."""
+        return await self._step(versions.patch_marks, self._store)
+
+    async def open_runs(
+        self, *, workflow: str | None, limit: int, before: tuple[datetime, str] | None
+    ) -> Sequence[OpenRun]:
+        """List open runs."""
+        return await self._step(versions.open_runs, self._store, workflow=workflow, limit=limit, before=before)
 
     # --- notices ------------------------------------------------------------------------------------------------------
 

@@ -100,6 +100,7 @@ class MemoryStore:
     deliveries: dict[Delivery, str] = field(default_factory=dict)
     message_count: int = 0
     schedules: dict[str, ScheduleRow] = field(default_factory=dict)
+    workflow_versions: dict[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
     listeners: dict[Listener, None] = field(default_factory=dict)
 
     def now(self) -> datetime:

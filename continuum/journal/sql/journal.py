@@ -1,6 +1,6 @@
 """The journal in the team's own database.
 
-Floors: `journal` (and its parts: owning, recovering, claiming, reading, scheduling, noticing, writing) > `desk`, `lines` >
+Floors: `journal` (and its parts: owning, recovering, claiming, reading, scheduling, versioning, noticing, writing) > `desk`, `lines` >
 `statements` > `dialects` > `tables`. A part turns a method of the port into named statements and rows into values; it
 decides nothing that a statement could decide.
 
@@ -21,13 +21,14 @@ from continuum.journal.sql.claiming import Claiming, Tending
 from continuum.journal.sql.desk import Desk
 from continuum.journal.sql.lines import Line
 from continuum.journal.sql.noticing import Notices, channel_of
-from continuum.journal.sql.opening import check_revision, check_server, claim_tables, dialect_of
+from continuum.journal.sql.opening import check_revision, check_server, claim_tables, dialect_of, instance_of
 from continuum.journal.sql.owning import Owning
 from continuum.journal.sql.reading import Keeping, Reading
 from continuum.journal.sql.recovering import Recovering
 from continuum.journal.sql.rows import Reader
 from continuum.journal.sql.scheduling import Scheduling
 from continuum.journal.sql.statements.book import Book
+from continuum.journal.sql.versioning import Versioning
 from continuum.journal.sql.writing import Writer
 from continuum.journal.sql.writing_postgres import PostgresWriter
 from continuum.journal.sql.writing_sqlite import SqliteWriter
@@ -41,7 +42,7 @@ LOCK_SECONDS_POSTGRES = 0.25
 LOCK_SECONDS_SQLITE = 0.9
 
 
-class SqlJournal(Owning, Recovering, Claiming, Tending, Reading, Keeping, Scheduling):
+class SqlJournal(Owning, Recovering, Claiming, Tending, Reading, Keeping, Scheduling, Versioning):
     """A journal on PostgreSQL (asyncpg) or SQLite (aiosqlite), for one instance on one node.
 
     Args:
@@ -103,11 +104,20 @@ class SqlJournal(Owning, Recovering, Claiming, Tending, Reading, Keeping, Schedu
         Raises:
             ConfigurationError, SchemaNotReady, SchemaTaken, JournalUnavailable.
         """
+        schema = await self._check()
+        await claim_tables(self._desk, instance)
+        self._notices.channel = channel_of(self._book.schema or schema)
+
+    async def look(self) -> str | None:
+        """Connect and check, but write nothing; return whose tables these are. See `continuum.journal.port`."""
+        await self._check()
+        return await instance_of(self._desk)
+
+    async def _check(self) -> str | None:
         schema = await check_server(self._desk)
         if self._checks_revision:
             await check_revision(self._desk, self._engine)
-        await claim_tables(self._desk, instance)
-        self._notices.channel = channel_of(self._book.schema or schema)
+        return schema
 
     async def close(self) -> None:
         """Close the connections and end every `listen`; nothing is in flight any more."""

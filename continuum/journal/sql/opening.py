@@ -123,11 +123,11 @@ async def claim_tables(desk: Desk, instance: str) -> None:
         SchemaTaken: they belong to another one.
     """
     await desk.change(opening.CLAIM_TABLES, name=instance)
-    (row,) = await desk.ask(opening.INSTANCE)
-    if row.name != instance:
+    name = await instance_of(desk)
+    if name != instance:
         table = desk.book.dialect.table("continuum_instances", desk.book.schema)
         raise SchemaTaken(
-            f"these tables belong to the instance {row.name!r}, not to {instance!r}: give each instance a database, or "
+            f"these tables belong to the instance {name!r}, not to {instance!r}: give each instance a database, or "
             "on PostgreSQL a schema, of its own. If it is the same instance under a new name, and no process runs under "
             f"the old one, set {table}.name to the new one"
         )

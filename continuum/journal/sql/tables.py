@@ -45,7 +45,7 @@ from continuum.model.events import EFFECTS
 from continuum.model.schedules import Overlap, ScheduleState
 from continuum.model.states import RunState
 
-REVISION = "0004"  # of the newest migration; a test compares it with `migrations/versions`
+REVISION = "0005"  # of the newest migration; a test compares it with `migrations/versions`
 VERSION_TABLE = "continuum_alembic_version"
 
 
@@ -76,6 +76,7 @@ def metadata(dialect: str, schema: str | None = None) -> MetaData:
     _activity_results(tables, types)
     _instances(tables, types)
     _schedules(tables, types)
+    _workflow_versions(tables, types)
     return tables
 
 
@@ -156,7 +157,7 @@ def _listing(runs: Table, types: Types) -> None:
 
 
 def _events(tables: MetaData, types: Types) -> None:
-    Table(
+    events = Table(
         "continuum_events",
         tables,
         Column("run_id", types.id, primary_key=True, nullable=False),
@@ -179,6 +180,7 @@ def _events(tables: MetaData, types: Types) -> None:
         sqlite_strict=True,
         sqlite_with_rowid=False,
     )
+    Index("continuum_events_patched", events.c.run_id, events.c.generation, **_where("type = 'patched'"))
 
 
 def _inbox(tables: MetaData, types: Types) -> None:
@@ -337,3 +339,15 @@ def _schedules(tables: MetaData, types: Types) -> None:
     columns = schedules.c
     Index("continuum_schedules_due", columns.wake_at, **_where("state = 'active'"))
     Index("continuum_schedules_waiting", columns.id, **_where("state = 'active' AND buffered_at IS NOT NULL"))
+
+
+def _workflow_versions(tables: MetaData, types: Types) -> None:
+    Table(
+        "continuum_workflow_versions",
+        tables,
+        Column("owner", Text, primary_key=True, nullable=False),
+        Column("workflow", Text, primary_key=True, nullable=False),
+        Column("version", Integer, primary_key=True, nullable=False, autoincrement=False),
+        Column("since", types.time, nullable=False),
+        sqlite_strict=True,
+    )

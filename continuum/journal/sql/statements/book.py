@@ -20,6 +20,7 @@ TABLES = (
     "snapshots",
     "activity_results",
     "schedules",
+    "workflow_versions",
     "instances",
     "alembic_version",
 )
