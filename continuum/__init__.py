@@ -6,9 +6,12 @@ children(name=..., engine=...)              the components of an instance, for t
 start, signal, cancel, await_run, ...       the verbs
 """
 
+from continuum.client.preflight import PatchUse, Preflight, Trouble
 from continuum.client.reading import History, HistoryEvent, Page
+from continuum.client.versions import WorkflowVersion
 from continuum.codec import PayloadCodec, PayloadContext
 from continuum.composition.building import application, children
+from continuum.composition.change_verbs import preflight, versions
 from continuum.composition.children import Children
 from continuum.composition.instance import Instance, Readiness
 from continuum.composition.schedule_verbs import (
@@ -147,9 +150,11 @@ __all__ = [
     "NotInWorkflow",
     "Overlap",
     "Page",
+    "PatchUse",
     "PayloadCodec",
     "PayloadContext",
     "PayloadTooLarge",
+    "Preflight",
     "Problem",
     "PurityError",
     "PurityWarning",
@@ -175,8 +180,10 @@ __all__ = [
     "SignalInvalid",
     "SignalTimedOut",
     "SignalUnknown",
+    "Trouble",
     "Workflow",
     "WorkflowNotFound",
+    "WorkflowVersion",
     "WrongEventLoop",
     "activity",
     "activity_context",
@@ -204,6 +211,7 @@ __all__ = [
     "now",
     "patched",
     "pause_schedule",
+    "preflight",
     "pure",
     "random",
     "readiness",
@@ -219,6 +227,7 @@ __all__ = [
     "today",
     "trigger_schedule",
     "uuid4",
+    "versions",
     "wait_signal",
     "workflow",
 ]

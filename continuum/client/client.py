@@ -9,10 +9,12 @@ from typing import Any, Literal, Protocol
 from uuid import UUID
 
 from continuum.client.inputs import call_of, run_id_of
+from continuum.client.preflight import Preflight, PreflightJournal, Watch, preflight
 from continuum.client.reading import History, Page, Reader
 from continuum.client.scheduling import ScheduleOptions, Scheduler, SchedulerJournal, expect_fire_time
 from continuum.client.starting import Started, Starter, StartOptions
 from continuum.client.talking import Talker, TalkJournal
+from continuum.client.versions import WorkflowVersion, versions
 from continuum.client.wire import Wire
 from continuum.definitions.catalog import Catalog
 from continuum.definitions.workflow import Workflow
@@ -33,7 +35,7 @@ from continuum.runtime.run_supervisor import RunSupervisor
 from continuum.runtime.wakes import Wakes
 
 
-class ClientJournal(TalkJournal, SchedulerJournal, Protocol):
+class ClientJournal(TalkJournal, SchedulerJournal, PreflightJournal, Protocol):
     """What the verbs ask and write."""
 
 
@@ -59,6 +61,7 @@ class Client:
     ) -> None:
         self._node = node
         self._catalog = catalog
+        self._journal = journal
         self._starter = Starter(
             node=node, journal=journal, committer=committer, supervisor=supervisor, wakes=wakes, payload_max=payload_max
         )
@@ -197,6 +200,21 @@ class Client:
         """Read a history."""
         self._guard("history", "an activity that reads")
         return await self._reader.history(run_id_of(run_id), generation=generation)
+
+    async def versions(self) -> tuple[WorkflowVersion, ...]:
+        """Return which versions are needed and carried."""
+        self._guard("versions", "an activity that reads")
+        return await versions(self._journal)
+
+    async def preflight(
+        self, *, workflow: str | Workflow[..., Any] | None, sample: int | None, watch: Watch | None
+    ) -> Preflight:
+        """Replay the open runs against the code at hand."""
+        self._guard("preflight", "an activity that reads")
+        name = workflow.name if isinstance(workflow, Workflow) else workflow
+        return await preflight(
+            self._journal, self._catalog.find, self._node.instance, workflow=name, sample=sample, watch=watch
+        )
 
     async def schedule(self, flow: Any, args: tuple[Any, ...], options: ScheduleOptions) -> str:
         """Declare a schedule; return its id."""

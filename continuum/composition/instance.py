@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeVar, TypeVarTuple, Unpack, overload
@@ -13,6 +14,7 @@ from continuum.client.client import Client
 from continuum.client.reading import HistoryEvent, Page
 from continuum.client.starting import Started
 from continuum.client.wire import Wire
+from continuum.composition.change import ChangeVerbs
 from continuum.composition.instances import DEFAULT, Instances
 from continuum.composition.options import Settings
 from continuum.composition.peering import require_keys
@@ -46,7 +48,7 @@ class Readiness:
     details: tuple[str, ...] = ()
 
 
-class Instance(SchedulingVerbs):
+class Instance(SchedulingVerbs, ChangeVerbs):
     """One instance. Its verbs raise InstanceNotStarted until its components have been entered."""
 
     def __init__(
@@ -112,6 +114,20 @@ class Instance(SchedulingVerbs):
         self._drained, self._draining, self._drain_began = "no", asyncio.Lock(), asyncio.Event()
         self.wiring = wiring
         wiring.emit("instance.started")
+
+    @asynccontextmanager
+    async def looking(self) -> AsyncIterator[Journal]:
+        """Give its journal to read from, without running: nothing is claimed, nothing written.
+
+        Raises:
+            SchemaNotReady, JournalUnavailable.
+        """
+        journal = self._make_journal()
+        try:
+            await journal.look()
+            yield journal
+        finally:
+            await journal.close()
 
     def begin_drain(self) -> None:
         """Take no more work from now on: not ready, no starts, no claims; who waits for it is released."""

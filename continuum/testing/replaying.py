@@ -6,9 +6,8 @@ wait; where the code asks for more than the history holds, the replay ends there
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
@@ -20,6 +19,7 @@ from continuum.model.events import COMMANDS, ENDINGS, Event, EventType
 from continuum.model.failure import Failure
 from continuum.replay.machine import Machine
 from continuum.replay.matching import Drift, describe, same_input
+from continuum.replay.offline import OfflineMachine
 from continuum.replay.turns import Cancelled, Completed, Continued, Failed, RunInfo
 
 R = TypeVar("R")
@@ -62,18 +62,6 @@ class Replayed(Generic[R]):
     waits_for: tuple[Waiting, ...] = ()
     more: tuple[HistoryEvent, ...] = ()
     reason: str | None = None
-
-
-class OfflineMachine(Machine):
-    """A machine whose code causes nothing: a side effect that history does not hold never comes back."""
-
-    __slots__ = ()
-
-    async def side_effect(self, make: Callable[[], bytes]) -> bytes | Failure:
-        """Return the journaled value, or wait for ever."""
-        if self._tape.is_replaying:
-            return await super().side_effect(make)
-        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]  # it never comes
 
 
 def replay(workflow: Workflow[..., R], history: Sequence[HistoryEvent] | Sequence[Event], /) -> Replayed[R]:

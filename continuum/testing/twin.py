@@ -24,8 +24,9 @@ from continuum.model.events import Event
 from continuum.model.packing import pack_history, unpack_history
 from continuum.replay.machine import Machine
 from continuum.replay.matching import Drift
+from continuum.replay.offline import OfflineMachine
 from continuum.replay.turns import RunInfo
-from continuum.testing.replaying import OfflineMachine, stand
+from continuum.testing.replaying import stand
 
 
 def question(workflow: Workflow[..., Any], run: RunInfo, records: list[Event], *, module: str, file: str | None) -> str:

@@ -14,12 +14,15 @@ from continuum import (
     Instance,
     Overlap,
     Page,
+    Preflight,
     Readiness,
     Run,
     RunHandle,
     Schedule,
     ScheduleHandle,
     ScheduleState,
+    Trouble,
+    WorkflowVersion,
     children,
     workflow,
 )
@@ -110,6 +113,14 @@ async def hosting(one: Children, two: Children) -> None:
     async with continuum.lifespan(*one, *two):
         pass
     children(name=5)  # type: ignore[arg-type]  # E
+
+
+async def change() -> None:
+    assert_type(await continuum.versions(), tuple[WorkflowVersion, ...])
+    assert_type(await continuum.instance("b").preflight(workflow=fulfil, sample=3), Preflight)
+    assert_type((await continuum.preflight(instance="b", workflow="orders.fulfil")).troubles, tuple[Trouble, ...])
+    await continuum.preflight(sample="3")  # type: ignore[arg-type]  # E
+    await continuum.preflight(workflow=3)  # type: ignore[arg-type]  # E
 
 
 async def schedules() -> None:

@@ -212,7 +212,10 @@ CALLS: tuple[Rule, ...] = (
             *_all(
                 "continuum", "await_run get_run list_runs history drain readiness migrate application children lifespan"
             ),
-            *_all("continuum", "schedule get_schedule list_schedules delete_schedule pause_schedule resume_schedule"),
+            *_all(
+                "continuum",
+                "schedule get_schedule list_schedules delete_schedule pause_schedule resume_schedule versions preflight",
+            ),
             *_all("continuum", "trigger_schedule backfill_schedule"),
         ),
         "is for code outside of workflows",
