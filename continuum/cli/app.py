@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 import continuum
-from continuum.cli import migrating, runs, schedules
+from continuum.cli import changes, migrating, runs, schedules
 from continuum.cli.demo import command as demonstration
 from continuum.errors import ConfigurationError, ContinuumError
 
@@ -27,6 +27,8 @@ app = typer.Typer(
 
 app.add_typer(runs.app, name="runs")
 app.add_typer(schedules.app, name="schedules")
+app.command("versions")(changes.versions_command)
+app.command("preflight")(changes.preflight_command)
 
 
 def run() -> None:
