@@ -363,6 +363,8 @@ class Execution:
             self._tell(LANDED)
             return
         if isinstance(write, Commit) and write.continues is not None:
+            if write.children:
+                self._home.runs_waiting()
             self._go_on_as(write.continues)
             return
         self._effects(flight)

@@ -43,6 +43,15 @@ async def works() -> str:
     return await slow()
 
 
+@workflow(name="regressions.begets")
+async def begets(generation: int = 1) -> str:
+    if generation == 1:
+        await continuum.wait_signal("go", str)
+        await continuum.start_child(waits)
+        continuum.continue_as_new(2)
+    return await continuum.wait_signal("end", str)
+
+
 begun: list[str] = []
 
 
@@ -150,6 +159,18 @@ async def test_a_run_that_ended_between_the_claim_and_the_load_is_not_brought_to
     paused.parts.runs.resume(Claim(run_id, 1, 1, 1), loaded, owner=paused.owner)
     await settled()
     assert not paused.holds(run_id)
+
+
+async def test_whoever_claims_runs_is_nudged_for_the_child_of_a_generation_that_ended(stage: Stage) -> None:
+    """It was found by the dispatcher's next poll only: a second late, for every child that was asked for last."""
+    node = await stage.still()
+    run_id = await started(node, begets)
+    nudges: list[str] = []
+    node.parts.runs._wakes.claim_runs = lambda: nudges.append("claim")
+    await node.instance.signal(run_id, "go", "on")
+    await settled()
+    assert stage.store.runs[run_id].generation == 2
+    assert nudges
 
 
 # --- attempts ---------------------------------------------------------------------------------------------------------
