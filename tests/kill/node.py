@@ -1,6 +1,6 @@
 """A node process for the kill tests.
 
-It starts one keyed run of a five-activity workflow, says so as soon as the start is acknowledged, waits for the result
+It starts one keyed run, of a workflow with five activities or (`family`) of one with a child, says so as soon as the start is acknowledged, waits for the result
 and tells it with the history. On `kill` the process sends itself SIGKILL right before, or right after, the n-th batch
 that its journal writes for a run. With `hold` the third activity lasts until the file `<ledger>.go` exists.
 """
@@ -33,6 +33,7 @@ class Orders:
     at: int = 0  # which batch of commits it dies at
     hold: bool = False
     ttl: float = 1.0
+    family: bool = False  # run the workflow with a child, a debt and two generations instead
 
 
 options: Orders
@@ -77,6 +78,49 @@ async def five() -> int:
     return total
 
 
+def _write(line: str) -> None:
+    with options.ledger.open("a") as file:
+        file.write(f"{line}\n")
+
+
+@activity
+async def unbook(ticket: str) -> None:
+    """Take a ticket back."""
+    _write(f"unbook-{ticket}")
+
+
+@activity(compensate=unbook)
+async def book(ticket: str) -> str:
+    """Book a ticket."""
+    _write(f"book-{ticket}")
+    return ticket
+
+
+@activity
+async def play(number: int) -> int:
+    """Do what the child is for."""
+    _write("play")
+    return number + 1
+
+
+@workflow(name="kill.child")
+async def child(number: int) -> int:
+    """Perform one activity."""
+    return await play(number)
+
+
+@workflow(name="kill.parent")
+async def parent(generation: int = 1) -> int:
+    """Book, ask for a child, continue as new; there, ask for the same child again, and undo."""
+    if generation == 1:
+        await book("t")
+        await continuum.start_child(child, 41, id="the-child")
+        continuum.continue_as_new(2)
+    number = await (await continuum.start_child(child, 41, id="the-child"))
+    await continuum.compensate_all()
+    return number
+
+
 async def main() -> None:
     """Run the node."""
     vars(building)["SqlJournal"] = KillingJournal  # the one seam through which journals are made
@@ -91,7 +135,7 @@ async def main() -> None:
     ) as app:
         assert app.wiring is not None
         say({"owner": app.wiring.node.owner})
-        run = await continuum.start(five, idempotency_key="the-run")
+        run = await continuum.start(parent if options.family else five, idempotency_key="the-run")
         say({"started": run.run_id, "existing": run.existing})
         result = await run.result(timeout=30)
         history = [[event.type, event.command_id] for event in await continuum.history(run.run_id)]

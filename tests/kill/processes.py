@@ -34,8 +34,9 @@ class NodeProcess:
         kill: Literal["before", "after"] | None = None,
         at: int = 0,
         hold: bool = False,
+        family: bool = False,
     ) -> None:
-        self._start(run, Orders(url, ledger, kill, at, hold))
+        self._start(run, Orders(url, ledger, kill, at, hold, family=family))
 
     def _start(self, target: Callable[[Any, Connection], None], orders: object) -> None:
         self._ear, mouth = forks.Pipe(duplex=False)
