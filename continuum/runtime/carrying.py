@@ -17,9 +17,8 @@ from continuum.journal.port import CodeJournal
 from continuum.runtime.node import Node
 from continuum.runtime.recovery import CRASHES_MAX
 
-Code = tuple[
-    int, Sequence[tuple[str, int]]
-]  # its revision, which grows with every definition; (workflow, version) of it
+# Its revision, which grows with every definition, and the (workflow, version) that are served.
+Code = tuple[int, Sequence[tuple[str, int]]]
 PAGE = 1_000  # blocked runs that are made due at once, by one statement
 
 

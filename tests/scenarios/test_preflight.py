@@ -314,7 +314,7 @@ async def test_runs_that_have_not_got_to_a_patch_do_not_need_the_old_way(place: 
         assert (use.taken, use.without, use.undecided, use.is_needed) == (1, 0, 1, False)
 
 
-async def test_where_a_run_cannot_be_asked_nobody_says_that_a_patch_is_done_with(place: Place) -> None:
+async def test_a_sample_never_says_that_a_patch_is_done_with_unless_it_was_all(place: Place) -> None:
     async with place.node(dispatcher=False) as app:
         await waiting(app, flow("patched"), 1)
         (use,) = (await app.preflight(sample=1)).patches
