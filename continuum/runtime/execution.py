@@ -465,7 +465,14 @@ class Execution:
     def _start_elsewhere(self, run: NewRun, arguments: bytes, now: datetime, *, chosen: bool) -> None:
         settled, self._waiting = self._waiting, None
         self._leave(None)
-        self._home.submit(pending_start(run, arguments, now, chosen=chosen), settled or (lambda _verdict: None))
+
+        def put(verdict: Verdict) -> None:
+            if isinstance(verdict, Landed):
+                self._home.runs_waiting()
+            if settled is not None:
+                settled(verdict)
+
+        self._home.submit(pending_start(run, arguments, now, chosen=chosen), put)
 
 
 def _answer(letters: Sequence[Letter]) -> None:
