@@ -49,6 +49,7 @@ class Execution:
         "_is_planned",
         "_ledger",
         "_mailbox",
+        "_repeated",
         "_resumed",
         "_snapshot_seq",
         "_taken",
@@ -69,6 +70,7 @@ class Execution:
         self._home = home
         self._mailbox: list[Letter] = []
         self._taken: set[str] | None = None  # ids of messages that were read from the inbox or stand in the history
+        self._repeated: dict[str, Message] = {}  # read before, and in the inbox again: to be deleted
         self._errands = 0  # messages of its own to other runs that are on their way
         self._flight: Flight | None = None
         self._is_planned = False
@@ -122,6 +124,9 @@ class Execution:
         self._snapshot_seq = loaded.snapshot_seq
         self._taken = {event.message_id for event in history if event.message_id is not None}
         early = self._mailbox  # handed in since the claim
+        self._repeated = {
+            message.message_id: message for message in loaded.messages if message.message_id in self._taken
+        }
         self._mailbox = [Letter(message, is_stored=True) for message in loaded.messages if self._takes(message)]
         self._mailbox += [letter for letter in early if not letter.is_stored or self._takes(letter.message)]
         self._written = history[-1].seq if history else 0
@@ -163,9 +168,31 @@ class Execution:
 
     def receive(self, message: Message) -> None:
         """Take a message that stands in the inbox, once, however often it is seen there."""
-        if self.phase in (STARTING, RESIDENT) and self._takes(message):
+        if self.phase not in (STARTING, RESIDENT):
+            return
+        if self._takes(message):
             self._mailbox.append(Letter(message, is_stored=True))
             self._plan()
+        elif not self._is_underway(message):
+            self._repeat(message)
+
+    def _is_underway(self, message: Message) -> bool:
+        letters = (*self._mailbox, *(self._flight.letters if self._flight is not None else ()))
+        return any(letter.message.message_id == message.message_id for letter in letters)
+
+    def _repeat(self, message: Message) -> None:
+        """Delete what was posted again by a sender who had lost the answer, or a later generation would read it anew.
+
+        One sight may be a scan's that began before the deleting commit: that waits for the next commit. Two are sure.
+        """
+        is_sure = message.message_id in self._repeated
+        self._repeated[message.message_id] = message
+        if is_sure:
+            self._plan()
+
+    def _take_repeated(self) -> list[Letter]:
+        repeated, self._repeated = self._repeated, {}
+        return [Letter(message, is_stored=True) for message in repeated.values()]
 
     def poke(self) -> None:
         """See whether a timer is due."""
@@ -256,6 +283,8 @@ class Execution:
         self._commit_turn(turn, letters)
 
     def _commit_turn(self, turn: Turn, letters: Sequence[Letter]) -> None:
+        if self._repeated:
+            letters = [*letters, *self._take_repeated()]
         if isinstance(turn.outcome, Continued):
             ends = self._ledger.continuation(turn, turn.outcome, letters, base_seq=self._written)
             self._fly(Flight(ends, turn, letters, ()))

@@ -173,6 +173,30 @@ async def test_whoever_claims_runs_is_nudged_for_the_child_of_a_generation_that_
     assert nudges
 
 
+async def test_a_message_that_was_posted_again_after_it_was_read_does_not_stay_in_the_inbox(stage: Stage) -> None:
+    """Its sender had lost the answer. The row woke the run again and again, and its next generation read it anew."""
+    node = await stage.still()
+    run_id = await started(node, waits)
+    message = Message("0190b0c5-0000-7000-8000-000000000001", run_id, MessageKind.SIGNAL, name="other", payload=b'"a"')
+    await node.parts.delivery.post(message)
+    await settled()
+    assert not stage.store.unread(run_id), "it was read"
+    for _ in range(2):  # the sender's nudge, and the backstop's scan
+        await node.parts.delivery.post(message)
+        await settled()
+    assert not stage.store.unread(run_id)
+    stage.store.add_message(message)
+    execution = node.parts.registry.get(run_id)
+    assert execution is not None
+    assert execution.evict()
+    await settled()
+    await node.once("dispatcher")
+    assert node.holds(run_id)
+    assert not stage.store.unread(run_id)
+    read = [stored.event for stored in stage.store.events[run_id, 1] if stored.event.message_id is not None]
+    assert len(read) == 1
+
+
 # --- attempts ---------------------------------------------------------------------------------------------------------
 
 
