@@ -286,6 +286,10 @@ class Execution:
         if self._repeated:
             letters = [*letters, *self._take_repeated()]
         if isinstance(turn.outcome, Continued):
+            # A cancel goes first in a turn; it is late if replay had found the code continuing before there was a turn.
+            late = [letter for letter in letters if letter.message.kind is MessageKind.COMPENSATE]
+            letters = [letter for letter in letters if letter not in late]
+            self._mailbox = [*late, *self._mailbox]
             ends = self._ledger.continuation(turn, turn.outcome, letters, base_seq=self._written)
             self._fly(Flight(ends, turn, letters, ()))
             return

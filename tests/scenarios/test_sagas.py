@@ -6,10 +6,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 import continuum
-from continuum import ActivityError, Retry, RunCancelled, activity, workflow
+from continuum import ActivityError, Retry, RunCancelled, Workflow, activity, workflow
 from continuum.composition.instance import Instance
+from continuum.ids import uuid7
+from continuum.model.messages import Message, MessageKind
+from continuum.model.writes import Post
 from tests.support.eventually import eventually
-from tests.support.hosting import Place, crash, evict, instance_of
+from tests.support.hosting import Place, crash, evict, instance_of, wiring_of
 
 log: list[str] = []
 gate: list[asyncio.Event] = []
@@ -164,3 +167,40 @@ async def test_children_of_a_run_that_is_undone_are_undone_too(app: Instance) ->
         await run.result(timeout=15)
     await eventually(lambda: len(log) == 4)
     assert sorted(log[2:]) == ["release ticket-a", "release ticket-own"]
+
+
+def turning(*, at_once: bool) -> Workflow[[int], None]:
+    """Return one day's code of a workflow, or the next day's, which continues where the other one waits."""
+
+    @workflow(name="sagas.turning")
+    async def turns(generation: int) -> None:
+        if generation == 1:
+            await book("a")
+            if at_once:
+                continuum.continue_as_new(2)
+        await continuum.wait_signal("never")
+
+    return turns
+
+
+async def test_a_cancel_that_meets_new_code_which_continues_at_once_is_honoured_by_the_next_generation(
+    place: Place,
+) -> None:
+    first = place.another()
+    await first.start()
+    run = await instance_of(first).start(turning(at_once=False), 1)
+    await eventually(lambda: _has_completed(instance_of(first), run.run_id))
+    await crash(first)
+    async with place.node(client_only=True) as client:
+        message = Message(message_id=str(uuid7()), run_id=run.run_id, kind=MessageKind.COMPENSATE)
+        await wiring_of(client).committer.put(Post(message))
+    turning(at_once=True)
+    async with place.node() as second:
+        with pytest.raises(RunCancelled):
+            await second.await_run(run.run_id, timeout=30)
+        assert (await second.get_run(run.run_id)).generation == 2
+    assert log == ["book a", "release ticket-a"]
+
+
+async def _has_completed(app: Instance, run_id: str) -> bool:
+    return any(event.type == "activity_completed" for event in await app.history(run_id))
