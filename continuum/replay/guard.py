@@ -3,7 +3,8 @@
 Python tells audit hooks of every file opened, socket made, process, thread or connection started (`sys.addaudithook`).
 One hook is installed in the process when the first instance asks for it, for a hook can never be taken away; it asks
 which loop is running in its thread, so outside of turns it costs that question, and for other instances too. Reading a
-clock, the environment or entropy and printing raise no event: these are for the purity check alone.
+clock, the environment or entropy and printing raise no event, threads none before Python 3.12: these are for the purity
+check alone.
 
 Let through, because no run can tell: imports and what imported modules do at their top level, source read for a
 traceback, time zones, finalizers that the garbage collector happens to call now, and whatever a `side_effect` does.
