@@ -49,6 +49,7 @@ from continuum.replay.watch import LoopGuard
 
 # Most runs never use these; what a machine does not make, the garbage collector does not look at a thousand times.
 NO_TIMERS, NO_SIGNALS, NO_DEBTS, NO_FAMILY = Timers(), Signals(), Debts(), Family()
+NO_ACTIVITIES: dict[int, asyncio.Future[bytes | Failure]] = {}
 
 RAISED = "raised"  # the name of an event whose payload is a Failure where a value was asked for
 DEPTH_MAX = 10  # generations of children below a root, unless the instance says otherwise
@@ -117,7 +118,7 @@ class Asking:
         self._continuing: Continued | None = None
         self._drift: Drift | None = None
         self._stuck: str | None = None
-        self._open: dict[int, asyncio.Future[bytes | Failure]] = {}  # activities that are not answered yet
+        self._open = NO_ACTIVITIES  # that are not answered yet
         self._timers = NO_TIMERS
         self._signals = NO_SIGNALS
         self._debts = NO_DEBTS
@@ -401,6 +402,8 @@ class Asking:
         event = self._match_or_append(command)
         future: asyncio.Future[bytes | Failure] = asyncio.Future(loop=self._loop)
         if event is not None:
+            if self._open is NO_ACTIVITIES:
+                self._open = {}
             self._open[command.command_id] = future
             if is_new:
                 name, arguments = command.name or "", command.payload or b""

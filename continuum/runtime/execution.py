@@ -70,7 +70,7 @@ class Execution:
         self._home = home
         self._mailbox: list[Letter] = []
         self._taken: set[str] | None = None  # ids of messages that were read from the inbox or stand in the history
-        self._repeated: dict[str, Message] = {}  # read before, and in the inbox again: to be deleted
+        self._repeated: dict[str, Message] | None = None  # read before, and in the inbox again: to be deleted
         self._errands = 0  # messages of its own to other runs that are on their way
         self._flight: Flight | None = None
         self._is_planned = False
@@ -185,13 +185,14 @@ class Execution:
 
         One sight may be a scan's that began before the deleting commit: that waits for the next commit. Two are sure.
         """
+        self._repeated = self._repeated or {}
         is_sure = message.message_id in self._repeated
         self._repeated[message.message_id] = message
         if is_sure:
             self._plan()
 
     def _take_repeated(self) -> list[Letter]:
-        repeated, self._repeated = self._repeated, {}
+        repeated, self._repeated = self._repeated or {}, None
         return [Letter(message, is_stored=True) for message in repeated.values()]
 
     def poke(self) -> None:
