@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from continuum.client.client import Client
@@ -10,12 +11,12 @@ from continuum.client.versions import WorkflowVersion
 from continuum.definitions.workflow import Workflow
 
 
-class ChangeVerbs:
+class ChangeVerbs(ABC):
     """What an instance tells of the code that its runs need."""
 
     @property
-    def _client(self) -> Client:
-        raise NotImplementedError
+    @abstractmethod
+    def _client(self) -> Client: ...
 
     async def versions(self) -> tuple[WorkflowVersion, ...]:
         """Return which versions are needed and carried; see `continuum.versions`."""

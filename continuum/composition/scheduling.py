@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
 from typing import Any, Literal, TypeVar, TypeVarTuple, Unpack, overload
@@ -25,15 +26,15 @@ Flow = Callable[[Unpack[Ts]], Coroutine[Any, Any, R]]
 OverlapName = Literal["skip", "buffer_one", "allow", "cancel_other"]
 
 
-class SchedulingVerbs:
+class SchedulingVerbs(ABC):
     """What an instance does with schedules; `continuum.schedule` and its kin say what each verb does."""
 
     @property
-    def _client(self) -> Client:
-        raise NotImplementedError
+    @abstractmethod
+    def _client(self) -> Client: ...
 
-    def _handle(self, workflow: Workflow[..., Any], started: Started) -> RunHandle[Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _handle(self, workflow: Workflow[..., Any], started: Started) -> RunHandle[Any]: ...
 
     @overload
     async def schedule(

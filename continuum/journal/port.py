@@ -139,10 +139,11 @@ class WriteJournal(Protocol):
         ...
 
     async def judge(self, write: Write) -> Verdict | None:
-        """Say after an ambiguous answer what became of a `Start` or `Commit`; None: it did not arrive, send it again.
+        """Say after an ambiguous answer what became of a write; None: it did not arrive, send it again.
 
         A Start landed if the row exists with its owner and token 1; a Commit, if the event at base_seq + 1 carries its
-        token. Others are simply sent again with the same ids.
+        token, or the generation that it opens is there under its lease; a Post, if its message is in the inbox or in the
+        history of any generation. Others are simply sent again with the same ids.
         """
         ...
 

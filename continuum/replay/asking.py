@@ -183,6 +183,7 @@ class Asking:
 
     def signal(self, name: str) -> Coroutine[Any, Any, bytes | None]:
         """Take the oldest unconsumed signal of this name, or wait for the next; a cancelled wait consumes nothing."""
+        self._loop.refuse()
         wait: asyncio.Future[Signal] = asyncio.Future(loop=self._loop)
         return self._mail().take(name, wait)
 
@@ -238,6 +239,7 @@ class Asking:
     async def child_ending(self, child: Child) -> ChildEnding:
         """Wait for a child's end; any number of waits may."""
         while child.ending is None:
+            self._loop.refuse()
             wait: asyncio.Future[None] = self._loop.create_future()
             child.waits.append(wait)
             try:
@@ -414,8 +416,13 @@ class Asking:
         return future
 
     def _match_or_append(self, command: Command) -> Event | None:
-        """Return the journaled event of a command, or a new one; None when that is over."""
+        """Return the journaled event of a command, or a new one; None when that is over.
+
+        Raises:
+            NotAllowedHere: the run is closed (once per task).
+        """
         if self._is_given_up:
+            self._loop.refuse()
             return None
         if self._continuing is not None:
             self.block(

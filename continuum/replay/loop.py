@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextvars
-import ctypes
 import sys
 from asyncio import events as asyncio_events
 from asyncio import tasks as asyncio_tasks
@@ -27,6 +26,7 @@ from types import FrameType
 from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 from continuum.errors import NondeterminismError
+from continuum.replay.closing import Refusal, close, forget
 from continuum.replay.watch import LoopGuard
 
 T = TypeVar("T")
@@ -111,6 +111,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         )
         self._named = 0
         self._seed = seed
+        self._refusal: Refusal  # there once it is shut
         self._identities = 0
 
     # --- what asyncio calls -------------------------------------------------------------------------------------------
@@ -148,7 +149,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         timer = DurableTimer(when, callback, args, self, context)
         if when <= self.now_seconds:
             self._ready.append(timer)
-        elif not self.is_shut:
+        elif self.is_shut:
+            self.refuse()
+        else:
             timer._scheduled = True
             self.owner.timer_started(timer)
         return timer
@@ -250,7 +253,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         host = asyncio_events._get_running_loop()
         hooks = sys.get_asyncgen_hooks()
         asyncio_events._set_running_loop(self)
-        sys.set_asyncgen_hooks(firstiter=None, finalizer=_forget)
+        sys.set_asyncgen_hooks(firstiter=None, finalizer=forget)
         try:
             self._run_ready(main)
         finally:
@@ -278,6 +281,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def shut(self) -> None:
         """Close every coroutine: `finally:` blocks run, but what they wait for never comes, so it is closed too."""
         self.is_shut = True
+        self._refusal = Refusal()
         self._ready.clear()
         self._tasks = [task for task in self._tasks if not task.done()]
         if self._tasks:
@@ -285,18 +289,23 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.owner = _NOBODY  # no cycle is left: the run's memory is free at once, not at the next garbage collection
         _open_loops.pop(id(self), None)
 
+    def refuse(self) -> None:
+        """Raise NotAllowedHere, once in each task, if the loop is shut: nothing more can be asked for."""
+        if self.is_shut:
+            self._refusal.tell(asyncio.current_task(self))
+
     def _close_all(self) -> None:
         host = asyncio_events._get_running_loop()
         hooks = sys.get_asyncgen_hooks()
         asyncio_events._set_running_loop(self)
-        sys.set_asyncgen_hooks(firstiter=None, finalizer=_forget)
+        sys.set_asyncgen_hooks(firstiter=None, finalizer=forget)
         try:
             while self._tasks:  # on their way out they may start others, which are closed before they began
                 task = self._tasks.pop(0)
                 # What asks for the current task (timeout, TaskGroup) must find one: an error that comes without an
                 # `await` would drive a coroutine that tries again whatever happens for ever.
                 asyncio_tasks._enter_task(self, task)
-                task.context.run(_close, task.get_coro())
+                task.context.run(close, task.get_coro())
                 asyncio_tasks._leave_task(self, task)
         finally:
             sys.set_asyncgen_hooks(*hooks)
@@ -331,17 +340,6 @@ def _shut_all() -> None:
         loop.shut()
 
 
-def _forget(generator: object) -> None:
-    """Finalize an asynchronous generator: not at all. The host loop's hook would run its cleanup in the real world."""
-
-
-_keep_for_ever = ctypes.pythonapi.Py_IncRef  # a reference that nobody holds, and so nobody lets go
-_keep_for_ever.argtypes = [ctypes.py_object]
-_keep_for_ever.restype = None
-
-CLOSE_TRIES = 100  # a coroutine may swallow GeneratorExit once per await in its way; beyond that it never ends
-
-
 def _given_to_as_completed() -> object:
     """Return what `asyncio.as_completed` was given if it is what asks for a task, else None."""
     frame: FrameType | None = sys._getframe(2)
@@ -355,20 +353,6 @@ def _given_to_as_completed() -> object:
 
 # How as_completed calls its argument: until Python 3.12, since 3.13.
 _AS_COMPLETED = {"as_completed": "fs", "_AsCompletedIterator.__init__": "aws"}
-
-
-def _close(coroutine: Any) -> None:
-    for _ in range(CLOSE_TRIES):
-        try:
-            coroutine.close()
-        except RuntimeError:  # "coroutine ignored GeneratorExit": it waits again, so it is told again
-            continue
-        except BaseException:  # noqa: BLE001, S110  # whatever a finally block raises concerns nobody any more
-            pass
-        return
-    # It would not end. Garbage collection, at the latest that of the ending interpreter, would throw GeneratorExit once
-    # more, in the real world, where its loop may spin for ever or an activity be performed. So it is never collected.
-    _keep_for_ever(coroutine)
 
 
 def _missing(name: str) -> Callable[..., Any]:

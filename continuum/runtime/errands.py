@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Coroutine
 from uuid import UUID, uuid5
 
-from continuum.errors import ContinuumError, JournalUnavailable
+from continuum.errors import JournalUnavailable
 from continuum.journal.port import Contended
 from continuum.model.failure import failure_of
 from continuum.model.messages import Message, MessageKind
@@ -41,7 +41,7 @@ async def carried(errand: Errand, facts: RunInfo, carry: Carry) -> Message:
         payload = json.dumps(await carry(errand, f"{facts.run_id}/{label}")).encode()
     except PASSING:
         raise
-    except ContinuumError as refusal:
+    except Exception as refusal:  # noqa: BLE001  # a validator of the host's, too: without an answer the run would stay
         name, payload = RAISED, failure_of(refusal).encode()
     return Message(
         message_id=str(uuid5(UUID(facts.run_id), label)),

@@ -133,6 +133,12 @@ FROM (SELECT json_extract(value, '$[0]') AS place, json_extract(value, '$[1]') A
             json_extract(value, '$[5]') AS delivery_id FROM json_each(:w)) AS w
 LEFT JOIN continuum_runs AS r ON r.id = w.of_run LEFT JOIN continuum_owners AS o ON o.owner = r.lease_owner;
 
+-- inbox.arrived: Find out whether a message was posted: it is in the inbox, or in the history of any generation.
+SELECT r.lease_owner, o.advertise_url FROM continuum_runs AS r LEFT JOIN continuum_owners AS o ON o.owner = r.lease_owner
+WHERE r.id = :run_id AND (
+    EXISTS (SELECT 1 FROM continuum_inbox AS m WHERE m.id = :message_id)
+    OR EXISTS (SELECT 1 FROM continuum_events AS e WHERE e.run_id = r.id AND e.message_id = :message_id));
+
 -- inbox.insert: Insert a message.
 INSERT INTO continuum_inbox (id, run_id, kind, name, generation, command_id, delivery_id, payload, format, at)
 VALUES (:id, :run_id, :kind, :name, :generation, :command_id, :delivery_id, :payload, :format, :now);

@@ -6,15 +6,29 @@ import pytest
 from msgspec.structs import replace
 
 from continuum.journal.port import Journal
+from continuum.model.events import EventType
 from continuum.model.runs import NewRun
 from continuum.model.states import RunState
-from continuum.model.writes import LANDED, REFUSED, Commit, FreeTask, Post, RetryTask, Start, StartMany, Write
+from continuum.model.writes import (
+    LANDED,
+    REFUSED,
+    Commit,
+    FreeTask,
+    NextGeneration,
+    Post,
+    Posted,
+    RetryTask,
+    Start,
+    StartMany,
+    Write,
+)
 from tests.journal.backends import Harness
 from tests.journal.builders import (
     ENDINGS,
     MINE,
     OTHER,
     OWNER,
+    URL,
     Lease,
     a_block,
     a_commit,
@@ -26,9 +40,11 @@ from tests.journal.builders import (
     a_task,
     an_attempt,
     an_ending,
+    an_event,
     an_unleased_start,
     completed,
     scheduled,
+    signal_received,
     timer_started,
 )
 from tests.journal.steps import die, land, started_run, sweep, write
@@ -192,3 +208,43 @@ async def test_what_is_harmless_to_repeat_is_not_judged(journal: Journal) -> Non
     writes: list[Write] = [Post(a_signal(lease.run_id)), a_finish(attempt), RetryTask(attempt, 1.0), FreeTask(attempt)]
     for one in writes:
         assert await journal.judge(one) is None
+
+
+async def test_a_message_that_did_not_arrive_is_sent_again(journal: Journal) -> None:
+    lease = await started_run(journal)
+    assert await journal.judge(Post(a_signal(lease.run_id))) is None
+
+
+async def test_a_message_that_is_not_read_yet_has_arrived(journal: Journal) -> None:
+    lease = await started_run(journal)
+    post = Post(a_signal(lease.run_id))
+    await write(journal, post)
+    assert await journal.judge(post) == Posted(lease.owner, URL)
+
+
+async def test_a_message_that_was_read_has_arrived_also_when_its_run_has_opened_another_generation(
+    journal: Journal,
+) -> None:
+    lease = await started_run(journal)
+    message = a_signal(lease.run_id)
+    await write(journal, Post(message))
+    read = a_commit(lease, signal_received(message), read=(message,))
+    await land(journal, read)
+    assert isinstance(await journal.judge(Post(message)), Posted)
+    opened = NextGeneration(1, (replace(an_event(EventType.STARTED, payload=b"{}"), seq=1),))
+    await land(journal, replace(a_commit(lease.after(1), an_event(EventType.CONTINUED)), continues=opened))
+    assert isinstance(await journal.judge(Post(message)), Posted)
+
+
+async def test_a_continuing_commit_whose_generation_is_pruned_already_has_landed(
+    journal: Journal, harness: Harness
+) -> None:
+    run = a_run(retention_seconds=0.0)
+    lease = await started_run(journal, a_start(run))
+    opened = NextGeneration(1, (replace(an_event(EventType.STARTED, payload=b"{}"), seq=1),))
+    commit = replace(a_commit(lease, an_event(EventType.CONTINUED)), continues=opened)
+    await land(journal, commit)
+    await harness.age(86_400)
+    assert await journal.prune_generations(limit=10) == 1
+    assert await journal.judge(commit) == LANDED
+    assert await journal.judge(replace(commit, token=commit.token + 1)) == REFUSED

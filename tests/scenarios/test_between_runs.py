@@ -1,6 +1,7 @@
 """Workflows that signal and cancel other runs: commands, sent once whatever happens."""
 
 import pytest
+from pydantic import BaseModel, field_validator
 
 import continuum
 from continuum import NotAllowedHere, RunNotActive, RunNotFound, workflow
@@ -96,3 +97,35 @@ async def test_a_message_is_sent_again_by_whoever_resumes_the_run_and_arrives_on
 
 async def _has_event(app: Instance, run_id: str, kind: str) -> bool:
     return any(event.type == kind for event in await app.history(run_id))
+
+
+class Picky(BaseModel):
+    """A type of the host's whose validator has a bug."""
+
+    number: int
+
+    @field_validator("number")
+    @classmethod
+    def _look_it_up(cls, number: int) -> int:
+        return {1: 1}[number]
+
+
+@workflow(signals={"n": Picky})
+async def picky() -> int:
+    return (await continuum.wait_signal("n", Picky)).number
+
+
+@workflow
+async def tells_picky(run_id: str) -> str:
+    try:
+        return await continuum.signal(run_id, "n", {"number": 2})
+    except continuum.ContinuumError as error:
+        return error.message
+
+
+async def test_a_bug_in_a_signals_type_is_an_answer_to_the_workflow_that_sends_it(app: Instance) -> None:
+    target = await app.start(picky)
+    run = await app.start(tells_picky, target.run_id)
+    assert await run.result(timeout=15) == "2"
+    assert await target.signal("n", Picky(number=1)) == "delivered"
+    assert await target.result(timeout=15) == 1

@@ -13,8 +13,8 @@ What can go wrong, and what is done:
 * contended: nothing happened. The same batch again after a pause, from the second time on in halves, alone for as long
   as it takes, while others go past. Nothing is ever lost to a lock.
 * bad data: nothing happened. In halves until the culprit fails alone, and only it is told.
-* ambiguous: each write may have landed. The batch is frozen: each commit and start is judged by what the journal holds,
-  and only what did not arrive is sent again, as it was. The first sending may still be under way in the database, so
+* ambiguous: each write may have landed. The batch is frozen: each commit, start and message is judged by what the journal
+  holds, and only what did not arrive is sent again, as it was. The first sending may still be under way in the database, so
   that a refusal of the second is judged once more. What is harmless to repeat (it names its ids) is simply repeated.
 * a bug in the journal: as bad data, but what it left behind is frozen, because nobody promised that nothing happened.
 * unavailable: nothing was sent. Again, for as long as it takes; the bounded queue holds the callers back meanwhile.

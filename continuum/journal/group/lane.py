@@ -19,6 +19,7 @@ from continuum.model.writes import (
     Commit,
     Finish,
     FreeTask,
+    Post,
     Refused,
     RetryTask,
     Start,
@@ -296,7 +297,7 @@ class Lane:
 
     async def _judged(self, entry: Entry) -> Verdict | None:
         """Ask what became of a write until the database answers; None: it is to be sent again."""
-        if not isinstance(entry.write, Commit | Start | StartMany):
+        if not isinstance(entry.write, Commit | Start | StartMany | Post):
             return None
         failures = 0
         while True:

@@ -320,8 +320,21 @@ def judge(store: MemoryStore, write: Write) -> Verdict | None:
             return verdicts[0] if all(verdict == verdicts[0] for verdict in verdicts) else REFUSED
         case Commit():
             return _judge_commit(store, write)
+        case Post(message):
+            return _judge_post(store, message)
         case _:
             return None
+
+
+def _judge_post(store: MemoryStore, message: Message) -> Verdict | None:
+    """Look for the message where it may be by now: its inbox, or read by any generation of its run."""
+    row = store.runs.get(message.run_id)
+    is_read = row is not None and any(
+        stored.event.message_id == message.message_id
+        for generation in range(1, row.generation + 1)
+        for stored in store.events.get((row.run_id, generation), ())
+    )
+    return _posted(store, row) if is_read or message.message_id in store.message_runs else None
 
 
 def _judge_start(store: MemoryStore, write: Start) -> Verdict | None:
@@ -350,9 +363,17 @@ def _judge_commit(store: MemoryStore, write: Commit) -> Verdict | None:
         there = store.event_at(write.run_id, write.generation, write.base_seq + 1)
         if there is not None:
             return LANDED if there.token == write.token else REFUSED
+    if write.continues is not None and _has_moved_on(row, write):
+        return LANDED
     if _is_unmoved(row, write):
         return None
     return REFUSED if write.events or not _reads_as_released(row, write) else LANDED
+
+
+def _has_moved_on(row: RunRow, write: Commit) -> bool:
+    """Whether the next generation is open under our lease: nobody else could open it, and the old one may be pruned."""
+    ours = (write.owner, write.token, write.generation + 1)
+    return (row.lease_owner, row.lease_token, row.generation) == ours
 
 
 def _reads_as_released(row: RunRow, write: Commit) -> bool:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from continuum.journal.sql.desk import Desk
-from continuum.journal.sql.statements import runs
+from continuum.journal.sql.statements import inbox, runs
 from continuum.model.events import Event
 from continuum.model.runs import RunRow
-from continuum.model.writes import LANDED, REFUSED, Commit, Start, StartMany, Verdict, Write
+from continuum.model.writes import LANDED, REFUSED, Commit, Post, Posted, Start, StartMany, Verdict, Write
 
 
 async def judge(desk: Desk, write: Write) -> Verdict | None:
@@ -25,6 +25,9 @@ async def judge(desk: Desk, write: Write) -> Verdict | None:
             return verdicts[0] if all(verdict == verdicts[0] for verdict in verdicts) else REFUSED
         case Commit():
             return await _commit(desk, write)
+        case Post(message):
+            rows = await desk.ask(inbox.ARRIVED, run_id=message.run_id, message_id=message.message_id)
+            return Posted(rows[0].lease_owner, rows[0].advertise_url) if rows else None
         case _:
             return None
 
@@ -62,6 +65,8 @@ async def _commit(desk: Desk, write: Commit) -> Verdict | None:
         there = await desk.ask(runs.EVENT_AT, run_id=write.run_id, generation=write.generation, seq=write.base_seq + 1)
         if there:
             return LANDED if there[0].token == write.token else REFUSED
+    if write.continues is not None and _has_moved_on(row, write):
+        return LANDED
     if _is_unmoved(row, write):
         return None
     return REFUSED if write.events or not _reads_as_released(row, write) else LANDED
@@ -74,6 +79,12 @@ def _is_unmoved(row: RunRow, write: Commit) -> bool:
         and row.generation == write.generation
         and row.last_seq == write.base_seq
     )
+
+
+def _has_moved_on(row: RunRow, write: Commit) -> bool:
+    """Tell whether the next generation is open under our lease: only we could open it, and the old one may be pruned."""
+    ours = (write.owner, write.token, write.generation + 1)
+    return (row.lease_owner, row.lease_token, row.generation) == ours
 
 
 def _reads_as_released(row: RunRow, write: Commit) -> bool:

@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from continuum.definitions.activity import activity
+from continuum.definitions.children import start_child
+from continuum.errors import NotAllowedHere
 from continuum.replay import context
 from continuum.replay import loop as loop_module
-from tests.unit.replay.builders import ARun, a_run, charge, done, ping, signal
+from tests.unit.replay.builders import ARun, a_run, charge, done, ping, settle, signal
 
 performed: list[str] = []
 
@@ -384,6 +386,8 @@ def output_of(tmp_path: Path, program: str) -> list[str]:
 PROGRAM = """
 import asyncio
 from continuum.definitions.activity import activity
+from continuum.definitions.children import start_child
+from continuum.errors import NotAllowedHere
 from tests.unit.replay.builders import a_run, charge
 
 @activity(name="act")
@@ -430,3 +434,49 @@ def test_a_signal_after_closing_reaches_nobody() -> None:
     run = closed(a_run(flow, alone=True))
 
     assert run.machine.turn((signal("go"),), run.at).events == ()
+
+
+WAYS: dict[str, Callable[[], Awaitable[object]]] = {
+    "an activity": lambda: act("x"),
+    "a signal": lambda: context.wait_signal("never"),
+    "a timer": lambda: asyncio.sleep(5),
+    "a side effect": lambda: context.side_effect(lambda: 1),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_awaited_on_the_way_out_is_refused_at_the_call_once_in_each_task(way: str) -> None:
+    told: list[str] = []
+
+    async def tries(name: str) -> None:
+        try:
+            await charge(1)
+        finally:
+            for attempt in (1, 2):
+                try:
+                    await WAYS[way]()
+                except NotAllowedHere as refused:
+                    told.append(f"{name} {attempt} {'compensations' in refused.message}")
+
+    async def flow() -> None:
+        await asyncio.gather(tries("one"), tries("other"))
+
+    closed(a_run(flow, alone=True))
+    assert sorted(told) == ["one 1 True", "other 1 True"]
+
+
+def test_a_child_that_is_awaited_on_the_way_out_is_refused_too() -> None:
+    told: list[str] = []
+
+    async def flow() -> None:
+        child = await start_child(settle, 1)
+        try:
+            await child
+        finally:
+            try:
+                await child
+            except NotAllowedHere:
+                told.append("refused")
+
+    closed(a_run(flow, alone=True))
+    assert told == ["refused"]

@@ -73,6 +73,18 @@ LEFT JOIN {{runs}} AS r ON r.id = w.of_run LEFT JOIN {{owners}} AS o ON o.owner 
 """,
 )
 
+# One statement, one snapshot: what a commit has read is an event from the moment on when it is no row any more.
+ARRIVED = Statement(
+    "inbox.arrived",
+    "Find out whether a message was posted: it is in the inbox, or in the history of any generation.",
+    """
+SELECT r.lease_owner, o.advertise_url FROM {runs} AS r LEFT JOIN {owners} AS o ON o.owner = r.lease_owner
+WHERE r.id = :run_id AND (
+    EXISTS (SELECT 1 FROM {inbox} AS m WHERE m.id = :message_id)
+    OR EXISTS (SELECT 1 FROM {events} AS e WHERE e.run_id = r.id AND e.message_id = :message_id))
+""",
+)
+
 INSERT = Statement(
     "inbox.insert",
     "Insert a message.",
