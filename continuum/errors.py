@@ -251,6 +251,10 @@ class SchemaTaken(ConfigurationError):
     """These tables belong to another instance name."""
 
 
+class SessionInvalid(ContinuumError):
+    """What was given as `session=` cannot carry this: not a session, not of this database, not in a transaction."""
+
+
 class InstanceNotRegistered(ContinuumError):
     """No instance has this name; `children(name=...)` registers one."""
 

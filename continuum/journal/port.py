@@ -148,6 +148,46 @@ class WriteJournal(Protocol):
         ...
 
 
+class Hosted(Protocol):
+    """The journal inside a host's open transaction: nothing of it exists before the host commits, nor after a rollback.
+
+    What concerns the host's connection or its transaction is raised as its own driver reports it: only the host can
+    decide whether to begin again.
+    """
+
+    async def write(self, write: Write) -> Verdict:
+        """Write a start (unleased), starts, a message, or the end of a task; refused, nothing of it is there.
+
+        Raises:
+            BadData: the database refuses a value; the host's transaction may go on without it.
+        """
+        ...
+
+    async def run(self, run_id: str) -> RunRow | None:
+        """Return a run's row as the transaction sees it."""
+        ...
+
+    async def run_by_key(self, namespace: str, workflow: str, key: str) -> RunRow | None:
+        """Return the run that this start key made, as the transaction sees it."""
+        ...
+
+    async def history(self, run_id: str, *, generation: int | None = None) -> Sequence[Event]:
+        """Return the events of a generation (default: the present one), as the transaction sees them."""
+        ...
+
+
+class HostedJournal(Protocol):
+    """Taking part in transactions of the host's own."""
+
+    async def hosted(self, session: object) -> Hosted:
+        """Return this journal in the transaction of an AsyncSession or AsyncConnection, which is begun if need be.
+
+        Raises:
+            SessionInvalid: it cannot be used; the message says what can.
+        """
+        ...
+
+
 class OwnerJournal(Protocol):
     """Owner rows: the heartbeat, and the judgement of who is dead."""
 
@@ -416,6 +456,7 @@ class Notices(Protocol):
 
 class Journal(
     WriteJournal,
+    HostedJournal,
     OwnerJournal,
     RecoveryJournal,
     PulseJournal,

@@ -21,6 +21,7 @@ from continuum.journal.port import (
     Evidence,
     Firing,
     Held,
+    Hosted,
     Journal,
     LoadedRun,
     OwnerJournal,
@@ -76,6 +77,10 @@ class SealedJournal:
     def _open_event(self, run_id: str, event: Event) -> Event:
         return replace(event, payload=self._open(event.payload, run_id, event.type.value, event.name))
 
+    def open_events(self, run_id: str, events: Sequence[Event]) -> list[Event]:
+        """Open what a history carries."""
+        return [self._open_event(run_id, event) for event in events]
+
     def _seal_message(self, message: Message) -> Message:
         return replace(message, payload=self._seal(message.payload, *_belongs(message)))
 
@@ -130,7 +135,8 @@ class SealedJournal:
         except DurableValueError as error:
             return replace(result, unreadable=str(error))
 
-    def _seal_write(self, write: Write) -> Write:
+    def seal_write(self, write: Write) -> Write:
+        """Seal what a write carries."""
         match write:
             case Start() | Commit():
                 return self._seal_turn(write)
@@ -148,7 +154,11 @@ class SealedJournal:
 
     async def write(self, lane: int, batch: Sequence[Write]) -> Sequence[Verdict]:
         """Seal and write."""
-        return await self._journal.write(lane, [self._seal_write(write) for write in batch])
+        return await self._journal.write(lane, [self.seal_write(write) for write in batch])
+
+    async def hosted(self, session: object) -> Hosted:
+        """Take part in a host's transaction, sealing and opening there too."""
+        return SealedHosted(self, await self._journal.hosted(session))
 
     async def load_runs(self, run_ids: Sequence[str]) -> Sequence[LoadedRun]:
         """Load and open; a run that cannot be opened says so, and does not stand in the way of the others."""
@@ -206,8 +216,7 @@ class SealedJournal:
 
     async def history(self, run_id: str, *, generation: int | None = None) -> Sequence[Event]:
         """Read and open."""
-        events = await self._journal.history(run_id, generation=generation)
-        return [self._open_event(run_id, event) for event in events]
+        return self.open_events(run_id, await self._journal.history(run_id, generation=generation))
 
     async def endings(self, run_ids: Sequence[str]) -> Sequence[Ending]:
         """Read and open; an ending that cannot be opened is told as blocked, to those alone who wait for it."""
@@ -427,6 +436,30 @@ class SealedJournal:
     def listen(self) -> AsyncIterator[Sequence[str]]:
         """Listen."""
         return self._journal.listen()
+
+
+class SealedHosted:
+    """A journal in a host's transaction, whose payloads pass the codec."""
+
+    def __init__(self, journal: SealedJournal, hosted: Hosted) -> None:
+        self._journal = journal
+        self._hosted = hosted
+
+    async def write(self, write: Write) -> Verdict:
+        """Seal and write."""
+        return await self._hosted.write(self._journal.seal_write(write))
+
+    async def run(self, run_id: str) -> RunRow | None:
+        """Read a row."""
+        return await self._hosted.run(run_id)
+
+    async def run_by_key(self, namespace: str, workflow: str, key: str) -> RunRow | None:
+        """Read a row."""
+        return await self._hosted.run_by_key(namespace, workflow, key)
+
+    async def history(self, run_id: str, *, generation: int | None = None) -> Sequence[Event]:
+        """Read and open."""
+        return self._journal.open_events(run_id, await self._hosted.history(run_id, generation=generation))
 
 
 HEARTBEAT, RESULT = "heartbeat", "activity_result"

@@ -23,7 +23,7 @@ from continuum import FIRE_TIME, workflow
 from continuum.composition import building
 from continuum.journal.port import Firing
 from continuum.journal.sql import SqlJournal
-from continuum.model.writes import Start
+from continuum.model.writes import Write
 
 HOURS = 24
 Moment = Literal["before", "within", "after"]
@@ -55,13 +55,13 @@ class KillingJournal(SqlJournal):
         if not any(firing.starts for firing in firings):
             return await super().fire(firings)
         die_at("before")
-        insert = self.insert_starts
+        insert = self.write_within
 
-        async def dying_insert(talk: Any, starts: Sequence[Start]) -> Any:
+        async def dying_insert(talk: Any, starts: Sequence[Write]) -> Any:
             die_at("within")
             return await insert(talk, starts)
 
-        self.insert_starts = dying_insert
+        self.write_within = dying_insert
         landed = await super().fire(firings)
         die_at("after")
         return landed

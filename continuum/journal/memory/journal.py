@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import ParamSpec, Protocol, TypeVar
 
-from continuum.errors import SchemaTaken
+from continuum.errors import SchemaTaken, SessionInvalid
 from continuum.journal.memory import families, reads, recovery, runs, schedules, tasks, versions, writes
 from continuum.journal.memory.notices import Listener
 from continuum.journal.memory.store import MemoryStore
@@ -16,6 +16,7 @@ from continuum.journal.port import (
     Evidence,
     Firing,
     Held,
+    Hosted,
     LoadedRun,
     OwnerJournal,
     RunFilter,
@@ -107,6 +108,13 @@ class MemoryJournal:
     def _write(self, lane: int, batch: Sequence[Write]) -> Sequence[Verdict]:  # noqa: ARG002  one step at a time: no lanes needed
         writes.check(batch)
         return [writes.apply(self._store, write) for write in batch]
+
+    async def hosted(self, session: object) -> Hosted:
+        """Refuse: there is no database whose transaction this could be part of."""
+        raise SessionInvalid(
+            f"session={session!r} has nothing to do with a journal in memory: give the instance the engine that makes your "
+            "sessions (application(engine), children(engine=...)), or leave session= out"
+        )
 
     async def judge(self, write: Write) -> Verdict | None:
         """Say what became of a write whose answer was lost."""

@@ -1,6 +1,6 @@
 """The journal in the team's own database.
 
-Floors: `journal` (and its parts: owning, recovering, claiming, reading, scheduling, versioning, noticing, writing) > `desk`, `lines` >
+Floors: `journal` (and its parts: owning, recovering, claiming, reading, scheduling, versioning, noticing, writing, hosting) > `desk`, `lines` >
 `statements` > `dialects` > `tables`. A part turns a method of the port into named statements and rows into values; it
 decides nothing that a statement could decide.
 
@@ -15,10 +15,11 @@ from contextlib import aclosing
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from continuum.journal.port import OwnerJournal
+from continuum.journal.port import Hosted, OwnerJournal
 from continuum.journal.sql import judging, writing_postgres, writing_sqlite
 from continuum.journal.sql.claiming import Claiming, Tending
 from continuum.journal.sql.desk import Desk
+from continuum.journal.sql.hosting import SqlHosted, connection_of
 from continuum.journal.sql.lines import Line
 from continuum.journal.sql.noticing import Notices, channel_of
 from continuum.journal.sql.opening import check_revision, check_server, claim_tables, dialect_of, instance_of
@@ -82,7 +83,7 @@ class SqlJournal(Owning, Recovering, Claiming, Tending, Reading, Keeping, Schedu
         lanes = [self._line(engine) for _ in range(self.lanes)]
         reading = self._line(engine)
         super().__init__(Desk(self._book, Reader(dialect), reading, writing=reading if is_postgres else lanes[0]))
-        self.insert_starts = writing_postgres.insert_starts if is_postgres else writing_sqlite.insert_starts
+        self.write_within = writing_postgres.write_within if is_postgres else writing_sqlite.write_within
         self._lines = [*lanes, reading]
         self._writer: Writer = PostgresWriter(lanes) if is_postgres else SqliteWriter(lanes[0])
         self._notices = Notices(self._desk)
@@ -146,6 +147,11 @@ class SqlJournal(Owning, Recovering, Claiming, Tending, Reading, Keeping, Schedu
     async def judge(self, write: Write) -> Verdict | None:
         """Say after an ambiguous answer what became of a write; None: it did not arrive, send it again."""
         return await judging.judge(self._desk, write)
+
+    async def hosted(self, session: object) -> Hosted:
+        """Return the journal's statements in a host's open transaction; see `continuum.journal.port`."""
+        connection = await connection_of(session, self._engine)
+        return SqlHosted(connection, self._book, self._desk.reader, self.write_within)
 
     # --- notices ------------------------------------------------------------------------------------------------------
 

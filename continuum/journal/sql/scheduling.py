@@ -15,7 +15,7 @@ from continuum.journal.sql.desk import Part
 from continuum.journal.sql.lines import Talk
 from continuum.journal.sql.rows import encoded_attributes
 from continuum.journal.sql.statements import schedules
-from continuum.journal.sql.writing import Insert
+from continuum.journal.sql.writing import WriteWithin
 from continuum.model.schedules import Definition, Overlap, Progress, ScheduleRow, ScheduleState
 from continuum.model.states import RunState
 from continuum.model.timing import Timing
@@ -26,7 +26,7 @@ _TIMING: msgspec.json.Decoder[Timing] = msgspec.json.Decoder(Timing)
 class Scheduling(Part):
     """Defining, finding what is due, moving on."""
 
-    insert_starts: Insert  # of this dialect, within a transaction
+    write_within: WriteWithin  # of this dialect
 
     async def define_schedule(self, definition: Definition, progress: Progress, *, revision: int | None) -> bool:
         """Insert a schedule (revision None) or change one; False: it is there already, or is not as it was seen."""
@@ -89,7 +89,7 @@ class Scheduling(Part):
             moved = await _move(talk, sorted(firings, key=lambda firing: firing.schedule_id))
             starts = [start for firing in firings if firing.schedule_id in moved for start in firing.starts]
             if starts:
-                await self.insert_starts(talk, starts)
+                await self.write_within(talk, starts)
         return [firing.schedule_id in moved for firing in firings]
 
     def _row(self, row: Row[Any]) -> ScheduleRow:

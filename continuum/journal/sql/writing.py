@@ -20,7 +20,6 @@ from continuum.model.writes import (
     Posted,
     RetryTask,
     SetAttributes,
-    Start,
     Unknown,
     Verdict,
     Write,
@@ -28,7 +27,7 @@ from continuum.model.writes import (
 
 Verdicts = list[Verdict]
 NO_LIMIT = (1 << 31) - 1
-Insert = Callable[[Talk, Sequence[Start]], Awaitable[Verdicts]]  # starts, within somebody's transaction
+WriteWithin = Callable[[Talk, Sequence[Write]], Awaitable[Verdicts]]  # a batch, in a transaction that is open
 
 
 class Writer(Protocol):

@@ -51,10 +51,11 @@ class PostgresWriter:
                 return await _write(line, batch)
 
 
-async def insert_starts(talk: Talk, starts: Sequence[Start]) -> Verdicts:
-    """Insert runs in a transaction that is open; refused is who exists."""
-    verdicts: Verdicts = [REFUSED] * len(starts)
-    await _commit(talk, sheet_of(starts), verdicts)
+async def write_within(talk: Talk, batch: Sequence[Write]) -> Verdicts:
+    """Write a batch in a transaction that is open; who is refused is refused alone."""
+    verdicts: Verdicts = [REFUSED] * len(batch)
+    for step in _steps(sheet_of(batch), verdicts):
+        await step(talk)
     return verdicts
 
 

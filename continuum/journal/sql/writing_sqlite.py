@@ -82,10 +82,10 @@ class SqliteWriter:
         return LANDED
 
 
-async def insert_starts(talk: Talk, starts: Sequence[Start]) -> Verdicts:
-    """Insert runs in a transaction that is open; refused is who exists."""
-    verdicts: Verdicts = [REFUSED] * len(starts)
-    await _write(talk, sheet_of(starts), verdicts)
+async def write_within(talk: Talk, batch: Sequence[Write]) -> Verdicts:
+    """Write a batch in a transaction that is open; who is refused is refused alone."""
+    verdicts: Verdicts = [REFUSED] * len(batch)
+    await _write(talk, sheet_of(batch), verdicts)
     return verdicts
 
 
