@@ -32,6 +32,7 @@ from continuum.runtime.heartbeater import Membership
 from continuum.runtime.node import Node
 from continuum.runtime.registry import Registry
 from continuum.runtime.run_supervisor import RunSupervisor
+from continuum.runtime.tracing import TraceContext
 from continuum.runtime.wakes import Wakes
 
 
@@ -106,6 +107,7 @@ class Client:
         namespace: str,
         attributes: Mapping[str, Any] | None,
         start_at: datetime | None,
+        trace_context: TraceContext | None = None,
     ) -> tuple[Workflow[..., Any], Coroutine[Any, Any, Started]]:
         """Check a start; return the workflow that it means, and what starts it."""
         self._guard("start", "start_child, or an activity that starts it")
@@ -116,6 +118,7 @@ class Client:
             namespace=namespace,
             attributes=attributes,
             start_at=start_at,
+            trace_context=trace_context,
         )
         return workflow, self._starter.start(workflow, arguments, options)
 
@@ -127,6 +130,7 @@ class Client:
         namespace: str,
         attributes: Mapping[str, Any] | None,
         start_at: datetime | None,
+        trace_context: TraceContext | None = None,
     ) -> list[tuple[Workflow[..., Any], Started]]:
         """Start many runs in one commit."""
         self._guard("start_many", "activities")
@@ -137,7 +141,12 @@ class Client:
         else:
             calls = [call_of(call, (), self._catalog) for call in flow]
         options = StartOptions.checked(
-            run_id=None, idempotency_key=None, namespace=namespace, attributes=attributes, start_at=start_at
+            run_id=None,
+            idempotency_key=None,
+            namespace=namespace,
+            attributes=attributes,
+            start_at=start_at,
+            trace_context=trace_context,
         )
         started = await self._starter.start_many(calls, options)
         return [(workflow, one) for (workflow, _), one in zip(calls, started, strict=True)]

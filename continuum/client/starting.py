@@ -32,6 +32,7 @@ from continuum.replay.matching import same_input
 from continuum.runtime.decisions import pending_start
 from continuum.runtime.node import Node
 from continuum.runtime.run_supervisor import RunSupervisor
+from continuum.runtime.tracing import TraceContext, ambient, trace_context_of
 from continuum.runtime.wakes import Wakes
 
 TRIES = 10  # of a keyed start whose winner is invisible: it was refused by a run that is gone when we look
@@ -45,6 +46,7 @@ class StartOptions(Struct, frozen=True, kw_only=True, gc=False):
     namespace: str = "default"
     attributes: Mapping[str, Any] | None = None
     start_at: datetime | None = None
+    trace_context: str | None = None
 
     @classmethod
     def checked(
@@ -55,14 +57,16 @@ class StartOptions(Struct, frozen=True, kw_only=True, gc=False):
         namespace: str,
         attributes: Mapping[str, Any] | None,
         start_at: datetime | None,
+        trace_context: TraceContext | None,
     ) -> StartOptions:
-        """Check everything.
+        """Check everything; without a trace context it is that of whoever calls.
 
         Raises:
             InputInvalid, DurableValueError: a value is not acceptable; the message says which would be.
         """
+        trace = ambient() if trace_context is None else trace_context_of(trace_context)
         is_bare = run_id is None and idempotency_key is None and attributes is None and start_at is None
-        if is_bare and namespace == "default":
+        if is_bare and trace is None and namespace == "default":
             return _DEFAULT
         return cls(
             run_id=None if run_id is None else run_id_of(run_id),
@@ -70,6 +74,7 @@ class StartOptions(Struct, frozen=True, kw_only=True, gc=False):
             namespace=short_name(namespace, "namespace"),
             attributes=attributes_of(attributes),
             start_at=moment_of(start_at, "start_at"),
+            trace_context=trace,
         )
 
 
@@ -159,6 +164,7 @@ class Starter:
             idempotency_key=options.idempotency_key,
             fingerprint=hashlib.sha256(arguments).digest() if options.idempotency_key is not None else None,
             retention_seconds=workflow.retention_seconds,
+            trace_context=options.trace_context,
         )
 
     def _has_room_for(self, run: NewRun, workflow: Workflow[..., Any], options: StartOptions) -> bool:

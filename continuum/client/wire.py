@@ -22,6 +22,7 @@ from continuum.journal.port import ReadJournal
 from continuum.model.runs import Ending, RunRow
 from continuum.model.states import RunState
 from continuum.runtime.node import Node
+from continuum.runtime.tracing import TraceContext
 
 FOLLOW_FIRST_SECONDS = 0.1
 LOOK_MAX = 1_000  # events that one look reads, give or take a generation
@@ -73,6 +74,7 @@ class Starting(Protocol):
         namespace: str,
         attributes: Mapping[str, Any] | None,
         start_at: datetime | None,
+        trace_context: TraceContext | None = None,
     ) -> tuple[Workflow[..., Any], Coroutine[Any, Any, Started]]:
         """Check a start; return the workflow that it means, and what starts it."""
         ...
@@ -118,6 +120,7 @@ class Wire:
         namespace: str = "default",
         attributes: Mapping[str, Any] | None = None,
         start_at: datetime | None = None,
+        trace_context: TraceContext | None = None,
     ) -> Begun:
         """Start a run of a workflow by its name.
 
@@ -132,6 +135,7 @@ class Wire:
             namespace=namespace,
             attributes=attributes,
             start_at=start_at,
+            trace_context=trace_context,
         )
         started = await starting
         version, state = workflow.version, RunState.RUNNING

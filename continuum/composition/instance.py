@@ -31,6 +31,7 @@ from continuum.model.runs import Run
 from continuum.model.states import RunState
 from continuum.runtime.component import Component
 from continuum.runtime.peer_door import Answer, Road
+from continuum.runtime.tracing import TraceContext
 
 R = TypeVar("R")
 A = TypeVar("A")
@@ -231,6 +232,7 @@ class Instance(SchedulingVerbs, ChangeVerbs):
         namespace: str = ...,
         attributes: Mapping[str, Any] | None = ...,
         start_at: datetime | None = ...,
+        trace_context: TraceContext | None = ...,
     ) -> RunHandle[R]: ...
     @overload
     async def start(
@@ -243,6 +245,7 @@ class Instance(SchedulingVerbs, ChangeVerbs):
         namespace: str = ...,
         attributes: Mapping[str, Any] | None = ...,
         start_at: datetime | None = ...,
+        trace_context: TraceContext | None = ...,
     ) -> RunHandle[R]: ...
     async def start(  # type: ignore[misc]  # mypy does not see that Any takes a TypeVarTuple's arguments
         self,
@@ -254,6 +257,7 @@ class Instance(SchedulingVerbs, ChangeVerbs):
         namespace: str = "default",
         attributes: Mapping[str, Any] | None = None,
         start_at: datetime | None = None,
+        trace_context: TraceContext | None = None,
     ) -> RunHandle[Any]:
         """Start a run; see `continuum.start`."""
         workflow, starting = self._client.start(
@@ -264,6 +268,7 @@ class Instance(SchedulingVerbs, ChangeVerbs):
             namespace=namespace,
             attributes=attributes,
             start_at=start_at,
+            trace_context=trace_context,
         )
         return self._handle(workflow, await starting)
 
@@ -277,6 +282,7 @@ class Instance(SchedulingVerbs, ChangeVerbs):
         namespace: str = ...,
         attributes: Mapping[str, Any] | None = ...,
         start_at: datetime | None = ...,
+        trace_context: TraceContext | None = ...,
     ) -> list[RunHandle[R]]: ...
     @overload
     async def start_many(
@@ -287,6 +293,7 @@ class Instance(SchedulingVerbs, ChangeVerbs):
         namespace: str = ...,
         attributes: Mapping[str, Any] | None = ...,
         start_at: datetime | None = ...,
+        trace_context: TraceContext | None = ...,
     ) -> list[RunHandle[R]]: ...
     async def start_many(
         self,
@@ -297,10 +304,16 @@ class Instance(SchedulingVerbs, ChangeVerbs):
         namespace: str = "default",
         attributes: Mapping[str, Any] | None = None,
         start_at: datetime | None = None,
+        trace_context: TraceContext | None = None,
     ) -> list[RunHandle[Any]]:
         """Start many runs in one commit, all or none; see `continuum.start_many`."""
         started = await self._client.start_many(
-            flow, inputs, namespace=namespace, attributes=attributes, start_at=start_at
+            flow,
+            inputs,
+            namespace=namespace,
+            attributes=attributes,
+            start_at=start_at,
+            trace_context=trace_context,
         )
         return [self._handle(workflow, one) for workflow, one in started]
 

@@ -31,6 +31,7 @@ from continuum.model.states import RunState
 from continuum.replay.context import cancel_run, in_workflow, set_own_attributes, signal_run
 from continuum.runtime.activity_context import current
 from continuum.runtime.component import Component
+from continuum.runtime.tracing import TraceContext
 
 R = TypeVar("R")
 A = TypeVar("A")
@@ -72,6 +73,7 @@ async def start(
     namespace: str = ...,
     attributes: Mapping[str, Any] | None = ...,
     start_at: datetime | None = ...,
+    trace_context: TraceContext | None = ...,
 ) -> RunHandle[R]: ...
 @overload
 async def start(
@@ -84,6 +86,7 @@ async def start(
     namespace: str = ...,
     attributes: Mapping[str, Any] | None = ...,
     start_at: datetime | None = ...,
+    trace_context: TraceContext | None = ...,
 ) -> RunHandle[R]: ...
 async def start(  # type: ignore[misc]  # mypy does not see that Any takes a TypeVarTuple's arguments
     flow: Any,
@@ -95,6 +98,7 @@ async def start(  # type: ignore[misc]  # mypy does not see that Any takes a Typ
     namespace: str = "default",
     attributes: Mapping[str, Any] | None = None,
     start_at: datetime | None = None,
+    trace_context: TraceContext | None = None,
 ) -> RunHandle[Any]:
     """Start a run of a workflow; returns once that is durable.
 
@@ -105,6 +109,8 @@ async def start(  # type: ignore[misc]  # mypy does not see that Any takes a Typ
         namespace: groups runs; 1 to 200 characters.
         attributes: names and values to find the run by: str, int, float, bool, aware datetime, or a list of those.
         start_at: an aware datetime before which the run does not begin.
+        trace_context: a W3C `traceparent`, or headers with one, that the run's traces link to; by default that of the
+            caller's span (see `continuum.otel`).
 
     Raises:
         InputInvalid: the arguments do not fit; `problems` points at each.
@@ -120,6 +126,7 @@ async def start(  # type: ignore[misc]  # mypy does not see that Any takes a Typ
         namespace=namespace,
         attributes=attributes,
         start_at=start_at,
+        trace_context=trace_context,
     )
 
 
@@ -133,6 +140,7 @@ async def start_many(
     namespace: str = ...,
     attributes: Mapping[str, Any] | None = ...,
     start_at: datetime | None = ...,
+    trace_context: TraceContext | None = ...,
 ) -> list[RunHandle[R]]: ...
 @overload
 async def start_many(
@@ -143,6 +151,7 @@ async def start_many(
     namespace: str = ...,
     attributes: Mapping[str, Any] | None = ...,
     start_at: datetime | None = ...,
+    trace_context: TraceContext | None = ...,
 ) -> list[RunHandle[R]]: ...
 async def start_many(
     flow: Any,
@@ -153,6 +162,7 @@ async def start_many(
     namespace: str = "default",
     attributes: Mapping[str, Any] | None = None,
     start_at: datetime | None = None,
+    trace_context: TraceContext | None = None,
 ) -> list[RunHandle[Any]]:
     """Start many runs in one commit, all or none: one workflow with an input each, or calls made by `.bound()`.
 
@@ -161,12 +171,13 @@ async def start_many(
     Raises:
         As `start`; nothing was started then.
     """
-    return await resolve(instance).start_many(
+    return await resolve(instance).start_many(  # type: ignore[misc]  # more unions than mypy tries
         flow,
         inputs,  # type: ignore[arg-type]  # the overloads have seen to it
         namespace=namespace,
         attributes=attributes,
         start_at=start_at,
+        trace_context=trace_context,
     )
 
 

@@ -10,6 +10,8 @@ from urllib.parse import quote, urlencode
 from pydantic import Field
 from starlette.requests import Request
 
+from continuum.runtime.tracing import TRACEPARENT, TRACESTATE, ambient, joined
+
 # Visible ASCII, spaces inside: what survives every proxy. At most 200 characters, as everywhere.
 Key = Annotated[str, Field(pattern=r"^[!-~]([ -~]{0,198}[!-~])?$")]
 
@@ -36,6 +38,12 @@ def preferred_wait(headers: Iterable[str], most: float) -> float | None:
 def path_of(request: Request) -> str:
     """Return a request's path as a URL has it; `request.url` would first parse the host, and build all of the URL."""
     return quote(request.scope["path"])
+
+
+def trace_of(request: Request) -> str | None:
+    """Return the trace that a request belongs to: the server's own span of it, else what its headers say."""
+    headers = request.headers
+    return ambient() or joined(headers.get(TRACEPARENT), headers.get(TRACESTATE))
 
 
 def next_link(path: str, parameters: Mapping[str, str], cursor: str) -> str:

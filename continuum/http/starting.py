@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from continuum.client.inputs import Json, Named
 from continuum.http.desk import Desk
-from continuum.http.headers import Key, idempotency_key, path_of, preferred_wait
+from continuum.http.headers import Key, idempotency_key, path_of, preferred_wait, trace_of
 from continuum.http.parameters import ABSENT, InstanceName
 from continuum.http.shapes import RUN_ID, RunStart, RunStartOptions
 from continuum.http.writing import answer, begun, ending, standing
@@ -96,6 +96,7 @@ class Starting:
                 namespace=options.namespace,
                 attributes=options.attributes,
                 start_at=options.start_at,
+                trace_context=trace_of(request),
             )
         headers = {"Location": f"{location}/{run.run_id}"}
         if run.existing:

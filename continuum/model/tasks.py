@@ -108,6 +108,7 @@ class ClaimedTask(Struct, frozen=True, gc=False):
     options: TaskOptions
     idempotency_key: str | None = None
     details: bytes | None = None  # of the last heartbeat of an earlier attempt
+    trace_context: str | None = None  # of the run's start
 
 
 class Beat(Struct, frozen=True, gc=False):

@@ -48,6 +48,7 @@ class RunInfo(Struct, frozen=True, gc=False):
     started_at: datetime
     parent: str | None = None
     depth: int = 0  # how many ancestors it has
+    trace_context: str | None = None  # of its start: W3C's `traceparent`, and `tracestate` behind a space
 
 
 class ScheduledActivity(Struct, frozen=True, gc=False):

@@ -35,6 +35,7 @@ from continuum.model.policy import Duration, seconds
 from continuum.model.runs import Run
 from continuum.model.states import RunState
 from continuum.rest.answers import body_of, event_of, result_of, run_of
+from continuum.runtime.tracing import TraceContext, ambient_headers, headers_of, trace_context_of
 from continuum.runtime.transport import HttpClient, Response, new_client
 
 R = TypeVar("R")
@@ -107,6 +108,7 @@ class Client:
         namespace: str = ...,
         attributes: Mapping[str, Any] | None = ...,
         start_at: datetime | None = ...,
+        trace_context: TraceContext | None = ...,
     ) -> RunHandle[R]: ...
     @overload
     async def start(
@@ -120,6 +122,7 @@ class Client:
         namespace: str = ...,
         attributes: Mapping[str, Any] | None = ...,
         start_at: datetime | None = ...,
+        trace_context: TraceContext | None = ...,
     ) -> RunHandle[R]: ...
     @overload
     async def start(
@@ -134,6 +137,7 @@ class Client:
         namespace: str = ...,
         attributes: Mapping[str, Any] | None = ...,
         start_at: datetime | None = ...,
+        trace_context: TraceContext | None = ...,
     ) -> RunHandle[object]: ...
     async def start(  # type: ignore[misc]  # mypy does not see that Any takes a TypeVarTuple's arguments
         self,
@@ -146,6 +150,7 @@ class Client:
         namespace: str = "default",
         attributes: Mapping[str, Any] | None = None,
         start_at: datetime | None = None,
+        trace_context: TraceContext | None = None,
     ) -> RunHandle[Any]:
         """Start a run in the server's newest version of a workflow; see `continuum.start`.
 
@@ -166,7 +171,8 @@ class Client:
             "attributes": attributes_of(attributes),
             "start_at": None if moment is None else moment.isoformat(),
         }
-        response = await self._ask("POST", instance, "/runs", body=_given(body), key=idempotency_key)
+        trace = None if trace_context is None else trace_context_of(trace_context)
+        response = await self._ask("POST", instance, "/runs", body=_given(body), key=idempotency_key, trace=trace)
         found = body_of(response)["run_id"]
         existing = response.headers.get("Idempotency-Replayed") == "true"
         verbs = _At(self, instance)
@@ -317,10 +323,11 @@ class Client:
         params: Mapping[str, Any] | None = None,
         key: str | None = None,
         wait: float = 0.0,
+        trace: str | None = None,
     ) -> Response:
         if self._http is None:
             self._http = new_client(connections=self._connections, timeout=self._timeout, connect_timeout=self._timeout)
-        headers = dict(self._headers)
+        headers = {**self._headers, **(ambient_headers() if trace is None else headers_of(trace))}
         if body is not None:
             content = json.dumps(body).encode()
         if content is not None:

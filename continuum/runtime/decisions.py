@@ -37,6 +37,7 @@ def facts_of(row: RunRow, instance: str) -> RunInfo:
         row.created_at,
         row.parent_id,
         row.depth,
+        row.trace_context,
     )
 
 

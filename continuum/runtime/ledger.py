@@ -148,6 +148,7 @@ class Ledger:
             arguments=wanted.arguments,
             options=wanted.options,
             idempotency_key=wanted.key,
+            trace_context=facts.trace_context,
         )
 
     def keys(self, commands: Sequence[int]) -> list[TaskKey]:

@@ -27,6 +27,7 @@ from continuum.journal.port import OwnerJournal, ReadJournal
 from continuum.runtime.component import Component
 from continuum.runtime.node import Node, node_of
 from continuum.runtime.signing import Call, Keys
+from continuum.runtime.tracing import ambient_headers
 from continuum.runtime.transport import HttpClient, new_client
 from continuum.runtime.wakes import Wakes
 
@@ -208,7 +209,11 @@ class Peers(Component):
         said: dict[str, object] = {"from": self._node.address, "url": self._node.advertise_url}
         said |= {("runs" if verb == "wake" else verb): run_ids for verb, run_ids in runs.items()}
         call = Call(f"/{self._node.instance}/{path}", to, json.dumps(said).encode())
-        headers = {"Content-Type": "application/json", **self._keys().sign(call, self._node.database_now())}
+        headers = {
+            "Content-Type": "application/json",
+            **ambient_headers(),  # of whoever was the first to have something to say
+            **self._keys().sign(call, self._node.database_now()),
+        }
         try:
             async with self._node.clock.timeout(self._timeout):
                 response = await client.request(

@@ -151,7 +151,16 @@ class RunSupervisor(Component):
         assert owner is not None, "ask for room first"
         self._make_way(1)
         now = self._node.database_now()
-        info = RunInfo(run.run_id, run.workflow, run.version, 1, run.namespace, self._node.instance, now)
+        info = RunInfo(
+            run.run_id,
+            run.workflow,
+            run.version,
+            1,
+            run.namespace,
+            self._node.instance,
+            now,
+            trace_context=run.trace_context,
+        )
         machine = Machine(workflow, info, payload_max=self._payload_max, depth_max=self._depth_max, guard=self._guard)
         execution = Execution(info, machine, self, owner=owner, token=1)
         self._registry.add(run.run_id, execution)

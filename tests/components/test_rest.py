@@ -259,3 +259,17 @@ async def test_it_makes_and_closes_a_client_of_its_own() -> None:
     assert client._http is not None
     await client.close()
     assert client._http is None
+
+
+@workflow(name="rest.traced")
+async def traced() -> str | None:
+    return continuum.info().trace_context
+
+
+async def test_a_trace_context_travels_in_the_headers(client: continuum.rest.Client) -> None:
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    run = await client.start(traced, trace_context={"traceparent": parent, "tracestate": "a=1"})
+    assert await run.result(timeout=15) == f"{parent} a=1"
+    assert await (await client.start(traced)).result(timeout=15) is None
+    with pytest.raises(InputInvalid):
+        await client.start(traced, trace_context="nonsense")

@@ -221,3 +221,19 @@ async def test_an_instance_that_is_not_running_is_503(host: FastAPI) -> None:
         assert answer.headers["retry-after"] == "1"
         async with continuum.application():
             assert (await start(client, asked)).status_code == 202
+
+
+async def test_a_start_belongs_to_the_trace_that_its_headers_name(http: httpx.AsyncClient) -> None:
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    wanted = {parent: {"traceparent": parent}, f"{parent} a=1": {"traceparent": parent, "tracestate": "a=1"}}
+    for kept, headers in wanted.items():
+        answer = await start(http, traced, headers=WAIT | headers)
+        assert answer.json()["result"] == kept
+    for nonsense in ("", "x", parent + "0", "0" * 55):
+        answer = await start(http, traced, headers=WAIT | {"traceparent": nonsense})
+        assert answer.json()["result"] is None, "W3C has the receiver begin anew"
+
+
+@workflow(name="http.traced")
+async def traced() -> str | None:
+    return continuum.info().trace_context

@@ -51,7 +51,8 @@ async def claim_tasks(
 
 async def test_a_claimed_task_comes_with_all_that_an_attempt_needs(harness: Harness, journal: Journal) -> None:
     task = a_task(7, seq=2, queue="gpu", priority=3, max_attempts=5)
-    start = a_start(a_run(namespace="eu"), scheduled(7, payload=b'["order-1",100]', key="order-1"), tasks=(task,))
+    run = a_run(namespace="eu")
+    start = a_start(run, scheduled(7, payload=b'["order-1",100]', key="order-1"), tasks=(task,))
     await land(journal, start)
     assert await claim_tasks(journal) == [
         ClaimedTask(
@@ -62,6 +63,7 @@ async def test_a_claimed_task_comes_with_all_that_an_attempt_needs(harness: Harn
             arguments=b'["order-1",100]',
             options=task.options,
             idempotency_key="order-1",
+            trace_context=run.trace_context,
         )
     ]
     (row,) = await harness.tasks()

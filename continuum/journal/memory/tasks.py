@@ -59,6 +59,7 @@ def _lease(store: MemoryStore, task: StoredTask, owner: str) -> ClaimedTask:
         options=task.options,
         idempotency_key=scheduled.event.key if scheduled is not None else None,
         details=task.details,
+        trace_context=row.trace_context,
     )
 
 

@@ -121,6 +121,7 @@ class Tending(Part):
                 options=TaskOptions.decode(row.options),
                 idempotency_key=row.key,
                 details=row.details,
+                trace_context=row.trace_context,
             )
             for row in await self._desk.ask(tasks.DETAILS, owner=owner, w=keys, ids=runs_of(keys))
         ]
