@@ -15,10 +15,12 @@ import os
 from typing import Any
 
 from alembic import context
-from sqlalchemy import Connection, text
+from alembic.util import CommandError
+from sqlalchemy import Connection, inspect, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from continuum.journal.sql.stamping import HOSTED
 from continuum.journal.sql.tables import VERSION_TABLE, metadata
 
 ADVISORY_LOCK = 0x636F6E74696E7575  # "continuu"; of the database, whichever schema
@@ -101,6 +103,7 @@ def run_on(connection: Connection) -> None:
     try:
         for statement in preparations() if postgres else []:
             connection.execute(text(statement))
+        refuse_hosted(connection)
         context.configure(connection=connection, **options(connection.dialect.name))
         with context.begin_transaction():
             context.run_migrations()
@@ -108,6 +111,18 @@ def run_on(connection: Connection) -> None:
         connection.exec_driver_sql("ROLLBACK")
         raise
     connection.exec_driver_sql("COMMIT")
+
+
+def refuse_hosted(connection: Connection) -> None:
+    """Leave tables alone that a host migrates in its own history: it would find half of its work done."""
+    database = inspect(connection)
+    if not database.has_table(VERSION_TABLE, schema=schema):
+        return
+    if any(column["name"] == HOSTED for column in database.get_columns(VERSION_TABLE, schema=schema)):
+        raise CommandError(
+            "these tables are migrated in the history of the application that they stand beside "
+            f"(see {VERSION_TABLE}.{HOSTED}): run its own `alembic upgrade heads`"
+        )
 
 
 async def run_online() -> None:

@@ -15,7 +15,6 @@ from argparse import Namespace
 from pathlib import Path
 
 from alembic import command
-from alembic.util import CommandError
 from rich.console import Console
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -119,8 +118,6 @@ async def _upgrade(url: URL, schema: str | None) -> None:
     try:
         with console.status("migrating"):
             await migrate(engine, schema=schema)
-    except CommandError as error:
-        raise ConfigurationError(f"{where} cannot be migrated: {error}") from error
     finally:
         logger.removeHandler(steps)
         logger.setLevel(level)

@@ -63,7 +63,7 @@ def test_a_fresh_sqlite_file_is_migrated_and_then_there_is_nothing_to_do(command
     code, out, _ = command("migrate", "--url", sqlite_url)
     assert code == 0
     assert f"{sqlite_url}: no tables → {head()}" in out
-    assert "0001, The tables" in out
+    assert "c0001, The tables" in out
     assert f"  {head()}, " in out
     assert f"{sqlite_url} is at revision {head()}.\n" in out
     assert command("migrate", "--url", sqlite_url) == (0, f"{sqlite_url} is at revision {head()}: nothing to do.\n", "")

@@ -24,7 +24,7 @@ from continuum.journal.sql.tables import REVISION, VERSION_TABLE, metadata
 from tests.support.postgres import connect
 
 ROOT = Path(__file__).parents[2]
-DOWN = f"{int(REVISION) - 1:04}"
+DOWN = f"c{int(REVISION[1:]) - 1:04}"
 TABLES = {
     "runs", "events", "inbox", "tasks", "owners", "snapshots", "activity_results", "schedules", "workflow_versions",
     "instances",
@@ -291,7 +291,7 @@ async def test_an_unmigrated_database_is_refused_with_the_command_to_run(target:
     await journal.close()
 
 
-@pytest.mark.parametrize(("revision", "is_ready"), [("0000", False), ("9999", True)])
+@pytest.mark.parametrize(("revision", "is_ready"), [("c0000", False), ("c9999", True)])
 async def test_older_tables_are_refused_and_newer_ones_are_not(target: Target, revision: str, is_ready: bool) -> None:
     await target.migrate()
     table = metadata(target.engine.dialect.name, target.schema)
@@ -303,7 +303,7 @@ async def test_older_tables_are_refused_and_newer_ones_are_not(target: Target, r
     if is_ready:
         await journal.open("continuum")
     else:
-        with pytest.raises(SchemaNotReady, match="revision 0000"):
+        with pytest.raises(SchemaNotReady, match="revision c0000"):
             await journal.open("continuum")
     await journal.close()
 

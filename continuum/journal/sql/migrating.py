@@ -16,11 +16,12 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from continuum.errors import JournalUnavailable
+from continuum.errors import ConfigurationError, JournalUnavailable
 from continuum.journal.sql import opening
 from continuum.journal.sql.desk import Desk
 from continuum.journal.sql.lines import Line, private_engine
@@ -64,7 +65,8 @@ async def migrate(engine: AsyncEngine, *, schema: str | None = None, revision: s
         revision: `head`, a revision, or a relative one such as `-1` or `base` to go down.
 
     Raises:
-        ConfigurationError: the engine cannot hold a journal. JournalUnavailable: the database does not answer.
+        ConfigurationError: the engine cannot hold a journal, or its tables are not ours to migrate.
+        JournalUnavailable: the database does not answer.
     """
     opening.dialect_of(engine, schema=schema)
     run = command.downgrade if revision == "base" or revision.startswith("-") else command.upgrade
@@ -86,6 +88,8 @@ async def _run(engine: AsyncEngine, upgrade: Callable[[Connection], None]) -> No
             await connection.run_sync(upgrade)
     except (OSError, DBAPIError) as error:
         raise JournalUnavailable(f"cannot migrate {engine.url!r}: {error}") from error
+    except CommandError as error:
+        raise ConfigurationError(f"{engine.url!r} cannot be migrated: {error}") from error
     finally:
         await engine.dispose()
 

@@ -45,7 +45,7 @@ from continuum.model.events import EFFECTS
 from continuum.model.schedules import Overlap, ScheduleState
 from continuum.model.states import RunState
 
-REVISION = "0005"  # of the newest migration; a test compares it with `migrations/versions`
+REVISION = "c0005"  # of the newest migration; a test compares it with `migrations/versions`
 VERSION_TABLE = "continuum_alembic_version"
 
 

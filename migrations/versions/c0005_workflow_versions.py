@@ -6,8 +6,10 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0005"
-down_revision = "0004"
+from continuum.journal.sql.stamping import stamp
+
+revision = "c0005"
+down_revision = "c0004"
 branch_labels = None
 depends_on = None
 
@@ -30,8 +32,10 @@ def upgrade() -> None:
     op.create_index(
         f"{EVENTS}_patched", EVENTS, ["run_id", "generation"], postgresql_where=condition, sqlite_where=condition
     )
+    stamp(revision)
 
 
 def downgrade() -> None:
     op.drop_index(f"{EVENTS}_patched", EVENTS)
     op.drop_table(VERSIONS)
+    stamp(down_revision)

@@ -6,8 +6,10 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0004"
-down_revision = "0003"
+from continuum.journal.sql.stamping import stamp
+
+revision = "c0004"
+down_revision = "c0003"
 branch_labels = None
 depends_on = None
 
@@ -31,7 +33,9 @@ def upgrade() -> None:
         sqlite_strict=True,
     )
     op.create_index(f"{RESULTS}_at", RESULTS, ["at"])
+    stamp(revision)
 
 
 def downgrade() -> None:
     op.drop_table(RESULTS)
+    stamp(down_revision)

@@ -3,8 +3,10 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+from continuum.journal.sql.stamping import stamp
+
+revision = "c0002"
+down_revision = "c0001"
 branch_labels = None
 depends_on = None
 
@@ -26,11 +28,13 @@ def upgrade() -> None:
             postgresql_with={"gin_pending_list_limit": 256},
             postgresql_where=sa.text("attributes IS NOT NULL"),
         )
+    stamp(revision)
 
 
 def downgrade() -> None:
     for name in ("open", "troubled", "tenant", *(["attributes"] if is_postgres() else [])):
         op.drop_index(f"{RUNS}_{name}", RUNS)
+    stamp(down_revision)
 
 
 def is_postgres() -> bool:

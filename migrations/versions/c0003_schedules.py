@@ -10,8 +10,10 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0003"
-down_revision = "0002"
+from continuum.journal.sql.stamping import stamp
+
+revision = "c0003"
+down_revision = "c0002"
 branch_labels = None
 depends_on = None
 
@@ -54,10 +56,12 @@ def upgrade() -> None:
     )
     index("continuum_schedules_due", ["wake_at"], where="state = 'active'")
     index("continuum_schedules_waiting", ["id"], where="state = 'active' AND buffered_at IS NOT NULL")
+    stamp(revision)
 
 
 def downgrade() -> None:
     op.drop_table("continuum_schedules")
+    stamp(down_revision)
 
 
 def index(name: str, columns: list[str], *, where: str) -> None:

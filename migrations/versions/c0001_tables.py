@@ -10,9 +10,11 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0001"
+from continuum.journal.sql.stamping import stamp
+
+revision = "c0001"
 down_revision = None
-branch_labels = None
+branch_labels = ("continuum",)  # in a host's own history: `alembic upgrade continuum@head`
 depends_on = None
 
 STATES = "'pending', 'running', 'suspended', 'cancelling', 'blocked', 'completed', 'failed', 'cancelled'"
@@ -34,11 +36,13 @@ def upgrade() -> None:
     inbox(id_, time, small, postgres=postgres)
     tasks(id_, time, big)
     others(id_, time, big, small, postgres=postgres)
+    stamp(revision)
 
 
 def downgrade() -> None:
     for table in ("instances", "snapshots", "owners", "tasks", "inbox", "events", "runs"):
         op.drop_table(f"continuum_{table}")
+    stamp(down_revision)
 
 
 def index(name: str, table: str, columns: list[Any], *, where: str | None = None, unique: bool = False) -> None:
