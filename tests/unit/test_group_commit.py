@@ -219,6 +219,23 @@ async def test_while_one_batch_is_on_the_wire_the_next_gathers(
     assert journal.sizes() == [1, 5]
 
 
+@pytest.mark.parametrize(("waiting", "at_the_time"), [(5, [4, 5]), (1, [4])])
+async def test_what_waits_is_sent_before_the_last_answers_are_told_unless_it_is_little(
+    waiting: int, at_the_time: list[int], journal: ScriptedJournal, committer: GroupCommitter
+) -> None:
+    gate = asyncio.Event()
+    told: list[list[int]] = []
+    journal.script.append(held_until(gate))
+    for _ in range(4):
+        committer.submit(a_start(), lambda _verdict: told.append(journal.sizes()))
+    await until(lambda: journal.batches)
+    rest = [asyncio.create_task(settle(committer, a_start())) for _ in range(waiting)]
+    await until(lambda: committer.in_flight == 4 + waiting)
+    gate.set()
+    await asyncio.gather(*rest)
+    assert told == [at_the_time] * 4
+
+
 async def test_a_batch_has_a_bound(journal: ScriptedJournal, clock: HastyClock) -> None:
     committer = committer_on(journal, clock, batch_max=10)
     await settle(committer, *(a_start() for _ in range(25)))
