@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from tests.support.pgbouncer import PgBouncer, pgbouncer
 from tests.support.postgres import fresh_database, server_url
 
 
@@ -19,3 +20,10 @@ async def postgres_database(postgres_url: str) -> AsyncIterator[str]:
     """The URL of an empty database that only this test uses."""
     async with fresh_database(postgres_url) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def pooler(postgres_url: str) -> Iterator[PgBouncer]:
+    """A PgBouncer in transaction mode before that server, with very few connections to each database."""
+    with pgbouncer(postgres_url) as running:
+        yield running

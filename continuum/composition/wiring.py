@@ -334,6 +334,7 @@ class Wiring:
             journal=self.journal,
             notices=self.journal,
             has_notices=self.journal.has_notices and self.world.has_pollers,
+            deafness=self.journal.deafness,
             registry=self.registry,
             wakes=self.wakes,
             interval=self._every(self._catch_up_seconds),
@@ -347,7 +348,7 @@ class Wiring:
     @property
     def _catch_up_seconds(self) -> float:
         chosen: float | None = self.settings.part("signal_router")["catch_up"]
-        return chosen or (CATCH_UP_SECONDS if self.journal.has_notices else CATCH_UP_ALONE_SECONDS)
+        return chosen or (CATCH_UP_SECONDS if self.journal.deafness is None else CATCH_UP_ALONE_SECONDS)
 
     def _schedule_runner(self) -> ScheduleRunner:
         options = self.settings.part("schedule_runner")

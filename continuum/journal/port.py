@@ -471,8 +471,13 @@ class Journal(
 ):
     """All of it, for one instance."""
 
-    has_notices: bool  # whether `listen` can ever yield
+    has_notices: bool  # whether there are notices at all
     lanes: int  # how many lanes `write` may be called with at the same time
+
+    @property
+    def deafness(self) -> str | None:
+        """Why this process can hear no notices, as far as `open` has found out; None: it listens."""
+        ...
 
     async def open(self, instance: str) -> None:
         """Connect, check that the schema is ready and that these tables belong to `instance` (recording it if new).

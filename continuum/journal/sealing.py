@@ -57,6 +57,11 @@ class SealedJournal:
         self.has_notices = journal.has_notices
         self.lanes = journal.lanes
 
+    @property
+    def deafness(self) -> str | None:
+        """Why this process hears no notices."""
+        return self._journal.deafness
+
     # --- in and out ---------------------------------------------------------------------------------------------------
 
     def _seal(self, payload: bytes | None, run_id: str, kind: str, name: str | None) -> bytes | None:

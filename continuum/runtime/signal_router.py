@@ -2,12 +2,14 @@
 
 Three roads lead to one scan: a nudge in this process, a notice by LISTEN, and the clock (`catch_up`), which alone is
 enough. The scan has no cursor: it reads what is unread, because rows surface in another order than they were made. The
-listener is re-attached for ever, with back-off, and every (re)attachment is followed by a scan.
+listener is re-attached for ever, with back-off, and every (re)attachment is followed by a scan. A process that cannot
+listen (its database is behind a pooler) says so once, scans more often, and still tells the others, who may be able to.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
 from continuum.errors import JournalUnavailable
@@ -17,6 +19,8 @@ from continuum.runtime.execution import Execution
 from continuum.runtime.node import Node
 from continuum.runtime.registry import Registry
 from continuum.runtime.wakes import RUNS, TASKS, Wakes
+
+logger = logging.getLogger(__name__)
 
 SCAN_MAX = 1_000
 REATTACH_SECONDS, REATTACH_MAX_SECONDS = 0.2, 5.0
@@ -33,6 +37,7 @@ class SignalRouter(Loop):
         journal: RunJournal,
         notices: Notices,
         has_notices: bool,
+        deafness: str | None,
         registry: Registry[Execution],
         wakes: Wakes,
         interval: float | None,
@@ -42,6 +47,7 @@ class SignalRouter(Loop):
         self._journal = journal
         self._notices = notices
         self._has_notices = has_notices
+        self._deafness = deafness
         self._registry = registry
         self._wakes = wakes
         self._road = "poll"
@@ -79,10 +85,12 @@ class SignalRouter(Loop):
         if self._task is None and self._has_notices:
             self._sending = asyncio.Event()
             loop = asyncio.get_running_loop()
-            self._tasks = [
-                loop.create_task(self._listen(), name=f"{self.name}.listen"),
-                loop.create_task(self._send(), name=f"{self.name}.notify"),
-            ]
+            self._tasks = [loop.create_task(self._send(), name=f"{self.name}.notify")]
+            if self._deafness is None:
+                self._tasks.append(loop.create_task(self._listen(), name=f"{self.name}.listen"))
+            else:
+                self.emit("listener.absent", reason=self._deafness)
+                logger.warning("%s polls instead of listening: %s", self.name, self._deafness)
         await super().start()
 
     async def stop(self) -> None:

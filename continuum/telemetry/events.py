@@ -60,6 +60,7 @@ EVENTS: Mapping[str, str] = {
     "snapshot.saved": "a history was compacted",
     "snapshot.failed": "a history cannot be read and so not compacted; the run goes on as it is",
     "listener.attached": "LISTEN has begun",
+    "listener.absent": "this process cannot LISTEN and polls instead; `reason` says why, and what to do",
     "listener.lost": "the listening connection broke; it is made again",
     "notices.lost": "notices could not be sent; polls stand behind them",
 }

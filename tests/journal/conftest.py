@@ -1,6 +1,7 @@
 """One suite, three journals: `-k memory`, `-k sqlite`, `-k postgres` choose."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,8 @@ from continuum.journal.port import Journal
 from tests.journal.backends import Harness, OpenHarness, open_memory
 from tests.journal.builders import OTHER, OWNER, TTL, URL, an_owner
 from tests.journal.sql import migrate_url, open_postgres, open_sqlite
+from tests.support.pgbouncer import RECIPE
+from tests.support.pgbouncer import VARIABLE as PGBOUNCER
 from tests.support.postgres import fresh_database
 
 
@@ -39,10 +42,18 @@ def open_harness(request: pytest.FixtureRequest, tmp_path: Path) -> OpenHarness:
     match request.param:
         case "sqlite":
             return partial(open_sqlite, request.getfixturevalue("sqlite_template"), tmp_path / "journal.db")
+        case "postgres" if os.environ.get(PGBOUNCER):
+            return open_pooled(request)
         case "postgres":
             return partial(open_postgres, request.getfixturevalue("migrated_postgres"))
         case _:
             return open_memory
+
+
+def open_pooled(request: pytest.FixtureRequest) -> OpenHarness:
+    """Return how to open a migrated database, emptied, through PgBouncer."""
+    pooler = request.getfixturevalue("pooler")
+    return partial(open_postgres, pooler.url_of(request.getfixturevalue("migrated_postgres")), **RECIPE)
 
 
 @pytest.fixture

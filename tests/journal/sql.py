@@ -220,9 +220,9 @@ async def migrate_url(url: str) -> None:
 
 
 @asynccontextmanager
-async def open_sql(url: str) -> AsyncIterator[Harness]:
+async def open_sql(url: str, **options: Any) -> AsyncIterator[Harness]:
     """Give a journal on a migrated database."""
-    engine = create_async_engine(url)
+    engine = create_async_engine(url, **options)
     harness = SqlHarness(engine)
     await harness.journal.open(INSTANCE)
     try:
@@ -241,8 +241,8 @@ async def open_sqlite(template: Path, path: Path) -> AsyncIterator[Harness]:
 
 
 @asynccontextmanager
-async def open_postgres(url: str) -> AsyncIterator[Harness]:
+async def open_postgres(url: str, **options: Any) -> AsyncIterator[Harness]:
     """Give a journal on a migrated database that earlier tests have used: copying one takes 200 ms, emptying it 5."""
-    async with open_sql(url) as harness:
+    async with open_sql(url, **options) as harness:
         await harness.wipe()
         yield harness

@@ -1,6 +1,7 @@
 """Stories are told on every journal: `-k memory`, `-k sqlite`, `-k postgres` choose."""
 
 import asyncio
+import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from continuum.composition.instance import Instance
 from continuum.journal.sql import migrate
 from tests.support.hosting import Place, instance_of
+from tests.support.pgbouncer import RECIPE
+from tests.support.pgbouncer import VARIABLE as PGBOUNCER
 from tests.support.postgres import execute, fresh_database
 
 
@@ -64,7 +67,8 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str | None:
     if request.param == "memory":
         return None
     if request.param == "postgres":
-        return str(request.getfixturevalue("postgres_scenarios"))
+        url = str(request.getfixturevalue("postgres_scenarios"))
+        return request.getfixturevalue("pooler").url_of(url) if os.environ.get(PGBOUNCER) else url
     shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "app.db")
     return f"sqlite+aiosqlite:///{tmp_path / 'app.db'}"
 
@@ -77,7 +81,8 @@ async def place(database: str | None) -> AsyncIterator[Place]:
         return
     if database.startswith("postgresql"):
         await execute(database, EMPTY)
-    engine = create_async_engine(database)
+    is_pooled = database.startswith("postgresql") and os.environ.get(PGBOUNCER)
+    engine = create_async_engine(database, **(RECIPE if is_pooled else {}))
     try:
         yield Place(engine.dialect.name, engine)
     finally:

@@ -53,6 +53,7 @@ class MemoryJournal:
     """A journal over a store, for one instance on one node; `faults` stands between the two in simulations."""
 
     has_notices = True
+    deafness: str | None = None
     lanes = 2
 
     def __init__(self, store: MemoryStore, *, faults: Faults | None = None) -> None:

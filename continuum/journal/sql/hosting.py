@@ -15,7 +15,7 @@ the first INSERT, UPDATE or DELETE. So a transaction is begun first where there 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session
@@ -39,7 +39,7 @@ class HostTalk(Talk):
     """What may be said in a host's transaction."""
 
     def __init__(self, connection: AsyncConnection, book: Book) -> None:
-        super().__init__(connection, None, book)
+        super().__init__(connection, None, book.dialect, book)
 
     async def fetch(self, statement: Statement, **values: object) -> Rows:
         """Execute a statement; return its rows, if it has any."""
@@ -50,6 +50,11 @@ class HostTalk(Talk):
         }
         result = await self._connection.execute(rendered.clause, bound)
         return result.all() if result.returns_rows else ()
+
+    async def many(self, statement: Statement, rows: Sequence[Mapping[str, object]]) -> None:
+        """Execute a statement once per row of parameters, in one go."""
+        rendered = self._book[statement]
+        await self._connection.execute(rendered.clause, [self._values(rendered, row) for row in rows])
 
 
 class SqlHosted:

@@ -15,13 +15,14 @@ from contextlib import aclosing
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from continuum.errors import ConfigurationError, JournalUnavailable
 from continuum.journal.port import Hosted, OwnerJournal
 from continuum.journal.sql import judging, writing_postgres, writing_sqlite
 from continuum.journal.sql.claiming import Claiming, Tending
 from continuum.journal.sql.desk import Desk
 from continuum.journal.sql.hosting import SqlHosted, connection_of
 from continuum.journal.sql.lines import Line
-from continuum.journal.sql.noticing import Notices, channel_of
+from continuum.journal.sql.noticing import POOLED, Notices, channel_of
 from continuum.journal.sql.opening import check_revision, check_server, claim_tables, dialect_of, instance_of
 from continuum.journal.sql.owning import Owning
 from continuum.journal.sql.reading import Keeping, Reading
@@ -49,7 +50,7 @@ class SqlJournal(Owning, Recovering, Claiming, Tending, Reading, Keeping, Schedu
     Args:
         engine: the host's; it is neither altered nor disposed, and none of its pool's connections is used.
         schema: where the tables are, on PostgreSQL; default: wherever the connection's search_path finds them.
-        listen_engine: for LISTEN, when `engine` leads through a pooler that does not pass notices on.
+        listen_engine: for LISTEN, when `engine` leads through a pooler, which does not pass notices on.
         lock_timeout_seconds: how long a statement waits for somebody else's lock before it raises Contended.
         answer_timeout_seconds: how long a statement may take before its connection is given up.
         checks_revision: whether `open` looks at the version table; False trusts the host that the tables are right.
@@ -79,6 +80,8 @@ class SqlJournal(Owning, Recovering, Claiming, Tending, Reading, Keeping, Schedu
         self._answer_timeout = answer_timeout_seconds
         self._checks_revision = checks_revision
         self.has_notices = is_postgres
+        self.deafness = None if is_postgres else "SQLite has no notices"
+        self._label = "continuum"
         self.lanes = LANES if is_postgres else 1
         lanes = [self._line(engine) for _ in range(self.lanes)]
         reading = self._line(engine)
@@ -95,6 +98,7 @@ class SqlJournal(Owning, Recovering, Claiming, Tending, Reading, Keeping, Schedu
             self._book,
             lock_timeout_seconds=self._lock_timeout,
             answer_timeout_seconds=self._answer_timeout,
+            label=self._label,
         )
 
     # --- life ---------------------------------------------------------------------------------------------------------
@@ -105,8 +109,12 @@ class SqlJournal(Owning, Recovering, Claiming, Tending, Reading, Keeping, Schedu
         Raises:
             ConfigurationError, SchemaNotReady, SchemaTaken, JournalUnavailable.
         """
+        self._label = f"continuum:{instance}"  # as pg_stat_activity shows it
+        for line in self._lines:
+            line.label = self._label
         schema = await self._check()
         await claim_tables(self._desk, instance)
+        await self._try_ears()
         self._notices.channel = channel_of(self._book.schema or schema)
 
     async def look(self) -> str | None:
@@ -119,6 +127,27 @@ class SqlJournal(Owning, Recovering, Claiming, Tending, Reading, Keeping, Schedu
         if self._checks_revision:
             await check_revision(self._desk, self._engine)
         return schema
+
+    async def _try_ears(self) -> None:
+        """Find out whether notices can be heard.
+
+        Raises:
+            ConfigurationError: there is an engine to listen with, and it leads through a pooler as well.
+        """
+        if self._listen_engine is self._engine:
+            if self._desk.reading.is_pooled:
+                self.deafness = f"{POOLED}; give it listen_engine=, an engine that connects to PostgreSQL directly"
+            return
+        line = self._line(self._listen_engine)
+        try:
+            await line.driver()
+            is_pooled = line.is_pooled
+        except JournalUnavailable:  # now; the listener tries again for ever
+            return
+        finally:
+            await line.close()
+        if is_pooled:
+            raise ConfigurationError(f"listen_engine cannot listen: {POOLED}. Give it the server's own address")
 
     async def close(self) -> None:
         """Close the connections and end every `listen`; nothing is in flight any more."""

@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from continuum.errors import ConfigurationError, JournalUnavailable
 from continuum.journal.port import BadData, Contended
-from continuum.journal.sql.dialects import Dialect, Rows
+from continuum.journal.sql.dialects import Dialect, Manner, Rows
 from continuum.journal.sql.statements.book import Book, Rendered, Statement
 
 PLAN_USES = 100  # see `dialects.postgres`
@@ -39,9 +39,10 @@ def private_engine(host: AsyncEngine) -> AsyncEngine:
 class Talk:
     """What may be said on a line while one has it."""
 
-    def __init__(self, connection: AsyncConnection, driver: Any, book: Book) -> None:
+    def __init__(self, connection: AsyncConnection, driver: Any, manner: Manner, book: Book) -> None:
         self._connection = connection
         self._driver = driver
+        self._manner = manner
         self._book = book
         self.is_undone = False
 
@@ -53,34 +54,57 @@ class Talk:
         """Execute a statement; return its rows, if it has any."""
         rendered = self._book[statement]
         bound = self._values(rendered, values)
-        return await self._book.dialect.fetch(self._connection, self._driver, rendered.prepared, bound)
+        return await self._manner.fetch(self._connection, self._driver, rendered.prepared, bound)
 
     async def many(self, statement: Statement, rows: Sequence[Mapping[str, object]]) -> None:
         """Execute a statement once per row of parameters, in one go."""
         rendered = self._book[statement]
-        await self._connection.execute(rendered.clause, [self._values(rendered, row) for row in rows])
+        bound = [self._values(rendered, row) for row in rows]
+        await self._manner.many(self._connection, self._driver, rendered.prepared, bound)
 
     async def say(self, sql: str) -> None:
         """Execute a bare command."""
-        await self._connection.exec_driver_sql(sql)
+        await self._manner.say(self._connection, self._driver, sql)
 
     def _values(self, rendered: Rendered, values: Mapping[str, object]) -> dict[str, object]:
         return self._book.dialect.values(values, rendered.rows)
+
+
+@asynccontextmanager
+async def _whole(talk: Talk, begin: str) -> AsyncIterator[None]:
+    """Make a transaction of what is said."""
+    await talk.say(begin)
+    try:
+        yield
+        await talk.say("ROLLBACK" if talk.is_undone else "COMMIT")
+    # Whatever it is, nothing of the transaction may remain. (A cancelled one ends with its line.)
+    except Exception:
+        with suppress(Exception):  # a broken connection rolls back by ending; it is the first error that counts
+            await talk.say("ROLLBACK")
+        raise
 
 
 class Line:
     """One held connection, in autocommit: a single statement needs no BEGIN and no COMMIT."""
 
     def __init__(
-        self, host: AsyncEngine, book: Book, *, lock_timeout_seconds: float, answer_timeout_seconds: float
+        self,
+        host: AsyncEngine,
+        book: Book,
+        *,
+        lock_timeout_seconds: float,
+        answer_timeout_seconds: float,
+        label: str = "continuum",
     ) -> None:
         self._engine = private_engine(host)
         self._book = book
         self._lock_timeout = lock_timeout_seconds
         self._answer_timeout = answer_timeout_seconds
+        self.label = label
         self._lock = asyncio.Lock()
         self._connection: AsyncConnection | None = None
         self._driver: Any = None
+        self._manner: Manner = book.dialect  # until a connection says otherwise
         self._uses = 0
 
     @property
@@ -101,8 +125,13 @@ class Line:
             connection = await self._connected()
             try:
                 async with asyncio.timeout(self._answer_timeout):
-                    await self._refresh(connection)
-                    yield Talk(connection, self._driver, self._book)
+                    talk = Talk(connection, self._driver, self._manner, self._book)
+                    if self._manner.prelude is not None:
+                        async with _whole(talk, self._manner.prelude):
+                            yield talk
+                    else:
+                        await self._refresh(talk)
+                        yield talk
             except BaseException as error:
                 fault = error if isinstance(error, BadData) else self._dialect.fault(error, pure=pure)
                 if not isinstance(fault, Contended | BadData):
@@ -115,20 +144,21 @@ class Line:
     async def transaction(self) -> AsyncIterator[Talk]:
         """Have the line for several statements that take effect together, or not at all. Raises as `talk` does."""
         async with self.talk() as talk:
-            await talk.say(self._dialect.begin)
-            try:
+            if self.is_pooled:  # `talk` has begun it
                 yield talk
-                await talk.say("ROLLBACK" if talk.is_undone else "COMMIT")
-            # Whatever it is, nothing of the transaction may remain. (A cancelled one ends with its line.)
-            except Exception:
-                with suppress(DBAPIError, OSError):  # a broken connection rolls back by ending
-                    await talk.say("ROLLBACK")
-                raise
+            else:
+                async with _whole(talk, self._dialect.begin):
+                    yield talk
 
-    async def _refresh(self, connection: AsyncConnection) -> None:
+    async def _refresh(self, talk: Talk) -> None:
         self._uses += 1
         if self._uses % PLAN_USES == 0 and self._dialect.forget_plans is not None:
-            await connection.exec_driver_sql(self._dialect.forget_plans)
+            await talk.say(self._dialect.forget_plans)
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether its (latest) connection leads through a pooler."""
+        return self._manner.prelude is not None
 
     async def driver(self) -> Any:
         """Return the driver's own connection, connecting if need be."""
@@ -163,8 +193,10 @@ class Line:
         connection = await self._engine.connect()
         try:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
-            await self._dialect.greet(connection, lock_timeout_seconds=self._lock_timeout)
             self._driver = (await connection.get_raw_connection()).driver_connection
+            self._manner = await self._dialect.greet(
+                connection, self._driver, label=self.label, lock_timeout_seconds=self._lock_timeout
+            )
         except BaseException:
             await connection.invalidate()
             await connection.close()

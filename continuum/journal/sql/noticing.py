@@ -23,6 +23,7 @@ from continuum.journal.sql.statements import opening
 
 PAYLOAD_BYTES_MAX = 7_900  # PostgreSQL takes less than 8,000
 UNHEARD_MAX = 1_000  # past this the oldest are lost, and polling finds the work
+POOLED = "the connection leads through a pooler, which does not pass notices on"
 PROBE_SECONDS = 60.0  # a connection that died without a word is found out by asking; hints come sooner than that
 
 
@@ -104,7 +105,9 @@ class Notices:
 
     async def notify(self, notices: Sequence[str]) -> None:
         """Tell the other processes of this instance."""
-        self._own_pid = (await self._desk.reading.driver()).get_server_pid()
+        driver = await self._desk.reading.driver()
+        # Behind a pooler it is not known in whose session we shall say it, and we hear ourselves too: a scan too many.
+        self._own_pid = 0 if self._desk.reading.is_pooled else driver.get_server_pid()
         await self._desk.ask(opening.NOTIFY, channel=self.channel, payloads=list(payloads(notices)))
 
     def close(self) -> None:
@@ -121,6 +124,9 @@ class Notices:
                 ear.hear(json.loads(payload))
 
         driver = await line.driver()
+        if line.is_pooled:  # which it was not when the journal was opened
+            await line.close()
+            raise JournalUnavailable(f"cannot listen: {POOLED}")
         self._ears.add(ear)
         try:
             driver.add_termination_listener(ear.deafen)

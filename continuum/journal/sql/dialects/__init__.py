@@ -26,8 +26,36 @@ def folded(sql: str) -> str:
     return textwrap.fill(sql, 108, subsequent_indent=" " * 12, break_long_words=False, break_on_hyphens=False)
 
 
-class Dialect(Protocol):
-    """What a statement, a line and a row need to know about the database they talk to."""
+class Manner(Protocol):
+    """How one speaks on a connection."""
+
+    @property
+    def prelude(self) -> str | None:
+        """What has to begin every transaction, also that of a lone statement; None: a statement stands by itself."""
+        ...
+
+    async def fetch(
+        self, connection: AsyncConnection, driver: Any, prepared: Any, values: Mapping[str, object]
+    ) -> Rows:
+        """Execute a statement; return its rows, if it has any. `driver` is the driver's own connection."""
+        ...
+
+    async def many(
+        self, connection: AsyncConnection, driver: Any, prepared: Any, rows: Sequence[Mapping[str, object]]
+    ) -> None:
+        """Execute a statement once per row of parameters."""
+        ...
+
+    async def say(self, connection: AsyncConnection, driver: Any, command: str) -> None:
+        """Execute a bare command: nothing is bound, nothing comes back."""
+        ...
+
+
+class Dialect(Manner, Protocol):
+    """What a statement, a line and a row need to know about the database they talk to.
+
+    It is itself the manner of speaking on a connection that is ours alone.
+    """
 
     @property
     def name(self) -> str:
@@ -86,17 +114,16 @@ class Dialect(Protocol):
         ...
 
     def prepared(self, clause: TextClause) -> Any:
-        """Return a statement as `fetch` takes it."""
+        """Return a statement as a `Manner` takes it."""
         ...
 
-    async def fetch(
-        self, connection: AsyncConnection, driver: Any, prepared: Any, values: Mapping[str, object]
-    ) -> Rows:
-        """Execute a statement; return its rows, if it has any. `driver` is the driver's own connection."""
-        ...
+    async def greet(
+        self, connection: AsyncConnection, driver: Any, *, label: str, lock_timeout_seconds: float
+    ) -> Manner:
+        """Make a new connection ours, with settings that hold as long as it lives; return how to speak on it.
 
-    async def greet(self, connection: AsyncConnection, *, lock_timeout_seconds: float) -> None:
-        """Make a new connection ours: settings that hold as long as it lives."""
+        `label` is its name where connections are listed, unless the host has given it one.
+        """
         ...
 
     def is_open(self, driver: Any) -> bool:

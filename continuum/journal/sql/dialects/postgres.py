@@ -18,40 +18,41 @@ One trap is left: a plan made while a table holds a handful of rows may walk thr
 the parameters, and is kept while the table grows. So plans are forgotten every hundred uses of a line, which costs a
 half millisecond each time.
 
-Not to be used behind a pooler in transaction mode: these settings belong to the session. Give such a host's journal an
-engine that connects directly.
+Behind a pooler a session is somebody else's after each transaction (`pooled`). A pooler gives itself away when a
+connection is greeted: the process id that a server tells its clients is a part of the key to cancel with, which a pooler
+has to make up, so another process answers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import cache
-from importlib import import_module
 from typing import Any
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import TextClause
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from continuum.errors import ContinuumError, JournalUnavailable, SchemaNotReady
 from continuum.journal.port import Ambiguous, BadData, Contended
-from continuum.journal.sql.dialects import Columns, Rows, folded
+from continuum.journal.sql.dialects import Columns, Manner, Rows, folded
+from continuum.journal.sql.dialects.pooled import ISOLATION, Pooled, Prepared, row_class
 
 _SETTINGS = {
-    "jit": "off",
+    "jit_above_cost": "-1",  # not `jit`: asyncpg sets that for a moment, and would make the local "off" everybody's
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "max_parallel_workers_per_gather": "0",
-    "default_transaction_isolation": "read committed",  # fences rely on the row being looked at again after a lock wait
 }
-_GREETING = text(
-    "SELECT set_config(name, value, false) FROM unnest(CAST(:names AS text[]), CAST(:values AS text[])) AS s(name, value)"
-)
+_GREETING = """
+SELECT set_config(s.name, s.value, g.is_pooled), g.is_pooled
+FROM unnest($2::text[], $3::text[]) AS s(name, value), (SELECT pg_backend_pid() <> $1::integer AS is_pooled) AS g
+WHERE s.name <> 'application_name' OR current_setting('application_name') = ''
+"""  # local settings end with this statement
 
 # Lock not available, deadlock, serialization failure, and a statement_timeout that somebody set: nothing happened.
 _CONTENDED = frozenset({"55P03", "40P01", "40001", "57014"})
@@ -70,6 +71,7 @@ class Postgres:
 
     name = "postgresql"
     now = "clock_timestamp()"  # not now(): a batch that waited for a lock must not stamp the time before it
+    prelude = None
     begin = "BEGIN"
     forget_plans = "DISCARD PLANS"
 
@@ -122,7 +124,7 @@ class Postgres:
         result: datetime = stored
         return result
 
-    def prepared(self, clause: TextClause) -> tuple[str, tuple[str, ...]]:
+    def prepared(self, clause: TextClause) -> Prepared:
         """Return a statement with numbered parameters, as asyncpg takes it, and the names of those."""
         compiled: Any = clause.compile(dialect=asyncpg.dialect())  # type: ignore[no-untyped-call]
         return str(compiled), tuple(compiled.positiontup)
@@ -131,18 +133,43 @@ class Postgres:
         self,
         connection: AsyncConnection,  # noqa: ARG002  which would do it too, and take as long again
         driver: Any,
-        prepared: tuple[str, tuple[str, ...]],
+        prepared: Prepared,
         values: Mapping[str, object],
     ) -> Rows:
         """Execute a statement; return its rows."""
         sql, names = prepared
-        rows: Rows = await driver.fetch(sql, *map(values.__getitem__, names), record_class=_row_class())
+        rows: Rows = await driver.fetch(sql, *map(values.__getitem__, names), record_class=row_class())
         return rows
 
-    async def greet(self, connection: AsyncConnection, *, lock_timeout_seconds: float) -> None:
-        """Make a new connection ours."""
+    async def many(
+        self,
+        connection: AsyncConnection,  # noqa: ARG002  as in `fetch`
+        driver: Any,
+        prepared: Prepared,
+        rows: Sequence[Mapping[str, object]],
+    ) -> None:
+        """Execute a statement once per row of parameters."""
+        sql, names = prepared
+        await driver.executemany(sql, [[*map(row.__getitem__, names)] for row in rows])
+
+    async def say(self, connection: AsyncConnection, driver: Any, command: str) -> None:  # noqa: ARG002  as in `fetch`
+        """Execute a bare command."""
+        await driver.execute(command)
+
+    async def greet(
+        self,
+        connection: AsyncConnection,  # noqa: ARG002  it would leave a prepared statement behind
+        driver: Any,
+        *,
+        label: str,
+        lock_timeout_seconds: float,
+    ) -> Manner:
+        """Make a new connection ours; return how to speak on it."""
         settings = _SETTINGS | {"lock_timeout": f"{int(lock_timeout_seconds * 1000)}ms"}
-        await connection.execute(_GREETING, {"names": list(settings), "values": list(settings.values())})
+        lasting = settings | {"default_transaction_isolation": ISOLATION, "application_name": label}
+        greeting = await driver.prepare(_GREETING, name="")
+        rows = await greeting.fetch(driver.get_server_pid(), list(lasting), list(lasting.values()))
+        return Pooled(settings) if rows[0]["is_pooled"] else self
 
     def is_open(self, driver: Any) -> bool:
         """Whether the driver believes in its connection."""
@@ -171,13 +198,6 @@ class Postgres:
         if state is not None and state[:2] in _REFUSED_CLASSES:
             return JournalUnavailable(f"PostgreSQL takes no writes: {error}")
         return lost(f"the connection to PostgreSQL was lost (SQLSTATE {state}): {error}")
-
-
-@cache
-def _row_class() -> type:
-    """Return a class of records that have their columns as attributes."""
-    record: Any = import_module("asyncpg").Record  # by name: a host on SQLite need not have it
-    return type("Row", (record,), {"__getattr__": record.__getitem__})
 
 
 def _array(bind: str, type_: str) -> str:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -27,7 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from continuum.clock import EPOCH, SystemClock
 from continuum.errors import ConfigurationError, ContinuumError, JournalUnavailable
 from continuum.journal.port import Ambiguous, BadData, Contended
-from continuum.journal.sql.dialects import Columns, Rows, folded
+from continuum.journal.sql.dialects import Columns, Manner, Rows, folded
 
 _MICROSECOND = timedelta(microseconds=1)
 _CLOCK = SystemClock()
@@ -47,6 +47,7 @@ class Sqlite:
     name = "sqlite"
     now = ":now"
     forget_plans = None
+    prelude = None
     begin = "BEGIN IMMEDIATE"  # a deferred one could not become a writer once somebody else has written
 
     def later(self, seconds: str) -> str:
@@ -106,8 +107,29 @@ class Sqlite:
         result = await connection.execute(prepared, values)
         return result.all() if result.returns_rows else ()
 
-    async def greet(self, connection: AsyncConnection, *, lock_timeout_seconds: float) -> None:
-        """Make a new connection ours."""
+    async def many(
+        self,
+        connection: AsyncConnection,
+        driver: Any,  # noqa: ARG002  as in `fetch`
+        prepared: TextClause,
+        rows: Sequence[Mapping[str, object]],
+    ) -> None:
+        """Execute a statement once per row of parameters."""
+        await connection.execute(prepared, rows)
+
+    async def say(self, connection: AsyncConnection, driver: Any, command: str) -> None:  # noqa: ARG002  as in `fetch`
+        """Execute a bare command."""
+        await connection.exec_driver_sql(command)
+
+    async def greet(
+        self,
+        connection: AsyncConnection,
+        driver: Any,  # noqa: ARG002  as in `fetch`
+        *,
+        label: str,  # noqa: ARG002  nobody lists connections to a file
+        lock_timeout_seconds: float,
+    ) -> Manner:
+        """Make a new connection ours; return how to speak on it."""
         mode = (await connection.exec_driver_sql("PRAGMA journal_mode=WAL")).scalar_one()
         if mode != "wal":
             raise ConfigurationError(
@@ -115,6 +137,7 @@ class Sqlite:
             )
         for pragma in ("synchronous=FULL", f"busy_timeout={int(lock_timeout_seconds * 1000)}"):
             await connection.exec_driver_sql(f"PRAGMA {pragma}")
+        return self
 
     def is_open(self, driver: Any) -> bool:  # noqa: ARG002  a file does not hang up
         """Whether the driver believes in its connection."""

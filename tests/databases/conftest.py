@@ -1,0 +1,14 @@
+"""Ways to a database that need something in between, or somebody beside."""
+
+import pytest
+
+from tests.journal.backends import OpenHarness
+from tests.journal.conftest import harness, journal, migrated_postgres, open_pooled
+
+__all__ = ["harness", "journal", "migrated_postgres"]
+
+
+@pytest.fixture(params=["pgbouncer"])
+def open_harness(request: pytest.FixtureRequest) -> OpenHarness:
+    """How to open a migrated database, emptied, through PgBouncer."""
+    return open_pooled(request)

@@ -1,0 +1,161 @@
+"""PgBouncer in transaction mode: an instance leaves nothing in the sessions that it shares, and loses nothing with them."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import asyncpg
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+import continuum
+from continuum import ConfigurationError, activity, telemetry, workflow
+from continuum.journal.sql import SqlJournal, migrate
+from continuum.telemetry import TelemetryEvent
+from tests.support.eventually import eventually
+from tests.support.hosting import Place, crash, instance_of, wiring_of
+from tests.support.pgbouncer import POOL_SIZE, RECIPE, PgBouncer
+from tests.support.postgres import connect
+
+RUNS = 30
+
+
+@activity(retry=continuum.Retry(initial=0.05, max_attempts=20))
+async def double(n: int) -> int:
+    return 2 * n
+
+
+@workflow(name="pooled.doubled")
+async def doubled(n: int) -> int:
+    return await double(await double(n))
+
+
+@workflow(name="pooled.waiting")
+async def waiting(n: int) -> int:
+    return n + await continuum.wait_signal("go", int)
+
+
+@pytest.fixture
+async def through(pooler: PgBouncer, postgres_database: str) -> AsyncIterator[AsyncEngine]:
+    """An engine that leads through the pooler to an empty database, migrated on that way by three at once."""
+    engine = create_async_engine(pooler.url_of(postgres_database), **RECIPE)
+    await asyncio.gather(*(migrate(engine) for _ in range(3)))
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+async def place(through: AsyncEngine) -> Place:
+    """That database, to host instances."""
+    return Place("postgresql", through)
+
+
+Session = dict[str, str]
+
+
+async def sessions(url: str, count: int) -> list[tuple[Session, list[str]]]:
+    """Return settings and prepared statements of so many sessions that are different ones, as a host finds them."""
+    found = []
+    async with AsyncExitStack() as stack:
+        for _ in range(count):
+            connection = await connect_bare(url)
+            stack.push_async_callback(connection.close)
+            await stack.enter_async_context(connection.transaction())  # keeps its session, so the next has another
+            settings = await connection.fetch("SELECT name, setting FROM pg_settings")
+            statements = await connection.fetch("SELECT statement FROM pg_prepared_statements")
+            found.append(({row["name"]: row["setting"] for row in settings}, [row["statement"] for row in statements]))
+    return found
+
+
+async def connect_bare(url: str) -> "asyncpg.Connection[asyncpg.Record]":
+    return await asyncpg.connect(url.replace("+asyncpg", ""), statement_cache_size=0)
+
+
+async def test_a_host_finds_its_own_settings_in_every_session_that_an_instance_has_used(
+    place: Place, pooler: PgBouncer, postgres_database: str
+) -> None:
+    [(untouched, _)] = await sessions(postgres_database, 1)
+    async with place.node() as node:
+        runs = [await node.start(doubled, n) for n in range(RUNS)]
+        assert [await run.result(timeout=20) for run in runs] == [4 * n for n in range(RUNS)]
+        assert wiring_of(node).journal.deafness is not None
+        for settings, statements in await sessions(pooler.url_of(postgres_database), POOL_SIZE):
+            assert {name for name in untouched if settings[name] != untouched[name]} <= {"application_name"}
+            assert [statement for statement in statements if "continuum" in statement] == []
+
+
+async def test_runs_outlive_their_node_the_pooler_and_all_of_its_sessions(
+    place: Place, pooler: PgBouncer, postgres_database: str
+) -> None:
+    first, second = place.another(), place.another(node="other")
+    await first.start()
+    await second.start()
+    waiters = [await instance_of(first).start(waiting, n) for n in range(RUNS)]
+    runs = [await instance_of(first).start(doubled, n) for n in range(RUNS)]
+    await crash(first)
+    direct = await connect(postgres_database)
+    ending = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    signalling = asyncio.create_task(
+        asyncio.wait([asyncio.create_task(signal_until_heard(second, run.run_id, 100)) for run in waiters])
+    )
+    for _ in range(3):
+        await direct.execute(ending)
+        await asyncio.sleep(0.05)
+    pooler.restart()
+    await signalling
+    await direct.close()
+    results = [await instance_of(second).await_run(run.run_id, timeout=30) for run in [*runs, *waiters]]
+    assert results == [4 * n for n in range(RUNS)] + [100 + n for n in range(RUNS)]
+    await second.stop()
+
+
+async def signal_until_heard(node: object, run_id: str, payload: int) -> None:
+    """Signal, again while the database is away; the delivery id makes it one."""
+    while True:
+        try:
+            await instance_of(node).signal(run_id, "go", payload, delivery_id="one")  # type: ignore[arg-type]
+        except continuum.JournalUnavailable:
+            await asyncio.sleep(0.05)
+        else:
+            return
+
+
+async def test_an_instance_that_cannot_listen_says_so_once_and_still_tells_those_who_can(
+    place: Place, postgres_database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert place.engine is not None
+    said: list[TelemetryEvent] = []
+    direct = create_async_engine(postgres_database)
+    telemetry.attach(said.append, events=["listener.absent", "listener.attached", "listener.lost"])
+    slow = {"interval": 60}
+    with caplog.at_level(logging.WARNING, "continuum"):
+        async with AsyncExitStack() as stack:
+            deaf = await stack.enter_async_context(place.node(name="app", node="deaf"))
+            hearing = place.another(
+                node="hearing",
+                journal=lambda: SqlJournal(place.engine, listen_engine=direct),  # type: ignore[arg-type]
+                signal_router={"catch_up": 60},
+                dispatcher=slow,
+            )
+            await stack.enter_async_context(hearing)
+            await eventually(lambda: [event.name for event in said] == ["listener.absent", "listener.attached"])
+            run = await instance_of(hearing).start(waiting, 1)
+            await eventually(lambda: run.run_id in wiring_of(instance_of(hearing)).registry)
+            await deaf.signal(run.run_id, "go", 2)
+            assert await instance_of(hearing).await_run(run.run_id, timeout=10) == 3  # long before the next scan
+    telemetry.detach(said.append)
+    assert [record.getMessage() for record in caplog.records if "listen_engine=" in record.getMessage()] != []
+    assert [event.name for event in said] == ["listener.absent", "listener.attached"]
+    await direct.dispose()
+
+
+async def test_a_listen_engine_that_cannot_listen_is_refused(
+    place: Place, pooler: PgBouncer, through: AsyncEngine
+) -> None:
+    pooled = create_async_engine(through.url, **RECIPE)
+    journal = SqlJournal(through, listen_engine=pooled)
+    with pytest.raises(ConfigurationError, match="listen_engine cannot listen: the connection leads through a pooler"):
+        await journal.open("app")
+    await journal.close()
+    await pooled.dispose()
