@@ -46,6 +46,7 @@ from continuum.model.timing import Timing, fire_times
 from continuum.replay.matching import same_input
 from continuum.runtime.node import Node
 from continuum.runtime.schedule_runner import start_of
+from continuum.runtime.telling import enqueued
 from continuum.runtime.wakes import Wakes
 
 CATCH_UP = timedelta(days=1)  # an outage of a night loses nothing
@@ -216,6 +217,7 @@ class Scheduler:
             (has_landed,) = await self._journal.fire([Firing(schedule_id, row.revision, progress, (start,))])
             if has_landed:
                 self._node.emit("schedule.triggered", schedule=schedule_id, run_id=run_id)
+                enqueued(self._node.emit, start.run)
                 self._wakes.runs_waiting()
                 return workflow, Started(run_id, existing=False)
         raise _too_busy(schedule_id)

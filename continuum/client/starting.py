@@ -32,8 +32,10 @@ from continuum.replay.matching import same_input
 from continuum.runtime.decisions import pending_start
 from continuum.runtime.node import Node
 from continuum.runtime.run_supervisor import RunSupervisor
+from continuum.runtime.telling import enqueued
 from continuum.runtime.tracing import TraceContext, ambient, trace_context_of
 from continuum.runtime.wakes import Wakes
+from continuum.telemetry import heard
 
 TRIES = 10  # of a keyed start whose winner is invisible: it was refused by a run that is gone when we look
 
@@ -151,6 +153,9 @@ class Starter:
             raise _unwritable(verdict, "these starts", None)
         if not isinstance(verdict, Landed):
             raise ContinuumError(f"start_many was refused ({verdict}); nothing was started")
+        if "run.enqueued" in heard:
+            for start in starts:
+                enqueued(self._node.emit, start.run, wake_at=start.wake_at)
         self._wakes.runs_waiting()
         return [Started(start.run_id, existing=False) for start in starts]
 
@@ -191,6 +196,7 @@ class Starter:
         )
         verdict = await self._committer.put(start)
         if isinstance(verdict, Landed):
+            enqueued(self._node.emit, run, wake_at=start.wake_at)
             if start.wake_at is None:
                 self._wakes.runs_waiting()
             else:

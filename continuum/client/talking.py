@@ -42,6 +42,7 @@ from continuum.runtime.execution import Execution
 from continuum.runtime.heartbeater import Membership
 from continuum.runtime.node import Node
 from continuum.runtime.registry import Registry
+from continuum.telemetry import heard
 
 CANCEL_WAIT_SECONDS = 2.0  # for a run whose owner is alive elsewhere to honour a cancel, before it is "requested"
 
@@ -94,9 +95,11 @@ class Talker:
         )
         match verdict := await self._send(message):
             case Landed() | Posted():
-                self._node.emit("signal.delivered", run_id=run_id, signal=name)
+                if "signal.delivered" in heard:
+                    self._node.emit("signal.delivered", run_id=run_id, signal=name)
                 return "delivered"
             case Duplicate():
+                self._node.emit("signal.duplicate", run_id=run_id, signal=name)
                 return "duplicate"
             case _:
                 raise _refusal(verdict, run_id, "signalled")

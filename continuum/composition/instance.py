@@ -130,9 +130,11 @@ class Instance(SchedulingVerbs, ChangeVerbs):
         finally:
             await journal.close()
 
-    def begin_drain(self) -> None:
+    def begin_drain(self, timeout: float | None = None) -> None:
         """Take no more work from now on: not ready, no starts, no claims; who waits for it is released."""
         if self.wiring is not None and self._drain_began is not None:
+            if not self.wiring.node.is_draining:
+                self.wiring.emit("instance.drain_started", {"timeout_seconds": self._drain_limit(timeout)})
             self.wiring.node.is_draining = True
             self._drain_began.set()
             self.wiring.awaiting.release()
@@ -147,30 +149,31 @@ class Instance(SchedulingVerbs, ChangeVerbs):
         wiring, lock = self.wiring, self._draining
         if wiring is None or lock is None:
             return True
-        self.begin_drain()
+        self.begin_drain(timeout)
         async with lock:
             if self._drained == "no":
-                limit = self.settings.values["drain_timeout"] if timeout is None else timeout
-                deadline = wiring.node.clock.monotonic() + limit
+                clock, limit = wiring.node.clock, self._drain_limit(timeout)
+                began = clock.monotonic()
                 runs = await wiring.runs.drain(limit)
-                await wiring.attempts.drain(max(deadline - wiring.node.clock.monotonic(), 0.0))
+                await wiring.attempts.drain(max(began + limit - clock.monotonic(), 0.0))
                 self._drained = "yes" if runs else "partly"
-                wiring.emit("instance.drained", complete=runs)
+                wiring.emit("instance.drained", {"duration_seconds": clock.monotonic() - began}, complete=runs)
         return self._drained == "yes"
+
+    def _drain_limit(self, timeout: float | None) -> float:
+        return self.settings.values["drain_timeout"] if timeout is None else timeout
 
     async def close(self) -> None:
         """Give up what is left, write what is queued, retire the owner row, close the journal."""
-        wiring = self.wiring
-        if wiring is None:
+        if (wiring := self.wiring) is None:
             return
         await self.drain()
         self.wiring = None
         await wiring.awaiting.stop()
         await wiring.attempts.stop()
         await wiring.runs.stop()
-        limit = self.settings.values["drain_timeout"]
         try:
-            async with wiring.node.clock.timeout(limit):
+            async with wiring.node.clock.timeout(self._drain_limit(None)):
                 await wiring.committer.close()
                 await wiring.membership.retire()
         except (TimeoutError, ContinuumError) as error:  # the database is away: the sweep will find our leases

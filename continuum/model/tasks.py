@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from functools import lru_cache
 
 from msgspec import Struct
@@ -109,6 +110,7 @@ class ClaimedTask(Struct, frozen=True, gc=False):
     idempotency_key: str | None = None
     details: bytes | None = None  # of the last heartbeat of an earlier attempt
     trace_context: str | None = None  # of the run's start
+    available_at: datetime | None = None  # since when it could have begun, if it was claimed or anybody listens
 
 
 class Beat(Struct, frozen=True, gc=False):

@@ -44,6 +44,7 @@ from continuum.replay.turns import (
     RunInfo,
     ScheduledActivity,
     ScheduledChild,
+    Undone,
 )
 from continuum.replay.watch import LoopGuard
 
@@ -68,6 +69,7 @@ class Asking:
         "_drift",
         "_errands",
         "_family",
+        "_fired",
         "_is_cancelling",
         "_is_held",
         "_is_silent",
@@ -86,6 +88,7 @@ class Asking:
         "_stuck",
         "_tape",
         "_timers",
+        "_undone",
         "info",
         "now",
         "outcome",
@@ -129,6 +132,8 @@ class Asking:
         self._new_children: list[ScheduledChild] | None = None
         self._new_errands: list[Errand] | None = None
         self._resolved: list[int] | None = None
+        self._fired: list[datetime] | None = None
+        self._undone: list[Undone] | None = None
         self._logs: list[LogLine] | None = None
         self._named: dict[str, Any] | None = None  # every attribute that the code has set
         self._attributes: dict[str, Any] | None = None  # those that no commit has carried yet
@@ -290,7 +295,7 @@ class Asking:
                 payload=debt.arguments,
                 recode=debt.recode,
             )
-            debt.answer = self._command_activity(command, debt.options)
+            debt.answer = self._command_activity(command, debt.options, undoes=debt.activity)
             self._debts.undoing(command.command_id, debt)
         return await asyncio.shield(debt.answer)
 
@@ -398,7 +403,9 @@ class Asking:
             self._signals = Signals()
         return self._signals
 
-    def _command_activity(self, command: Command, options: TaskOptions) -> asyncio.Future[bytes | Failure]:
+    def _command_activity(
+        self, command: Command, options: TaskOptions, *, undoes: str | None = None
+    ) -> asyncio.Future[bytes | Failure]:
         """Ask for an activity; the future never comes where that is over."""
         is_new = not self._tape.is_replaying
         event = self._match_or_append(command)
@@ -411,7 +418,7 @@ class Asking:
                 name, arguments = command.name or "", command.payload or b""
                 self._scheduled = self._scheduled or {}
                 self._scheduled[command.command_id] = ScheduledActivity(
-                    command.command_id, event.seq, name, arguments, options, command.key
+                    command.command_id, event.seq, name, arguments, options, command.key, undoes
                 )
         return future
 

@@ -29,7 +29,7 @@ from continuum.replay.family import ChildEnding
 from continuum.replay.loop import NotQuiescent
 from continuum.replay.saga import Debt
 from continuum.replay.signals import Signal
-from continuum.replay.turns import Cancelled, Completed, Continued, Errand, Failed, Outcome, Stuck, Turn
+from continuum.replay.turns import Cancelled, Completed, Continued, Errand, Failed, Outcome, Stuck, Turn, Undone
 
 __all__ = ["DEPTH_MAX", "RAISED", "Machine"]
 
@@ -87,6 +87,8 @@ class Machine(Asking):
                 self._journal(answer, at)
                 self._deliver(answer, at)
         while not self._is_over and (timer := self._timers.due(at)) is not None:
+            self._fired = self._fired or []
+            self._fired.append(self._timers.deadline or at)
             answer = Answer(EventType.TIMER_FIRED, command_id=timer.command_id)
             self._journal(answer, at)
             self._deliver(answer, at)
@@ -162,6 +164,10 @@ class Machine(Asking):
     def waits_for(self) -> tuple[str, ...]:
         """The names of the signals that are waited for."""
         return self._signals.awaited
+
+    def keeps_signal(self, message_id: str | None) -> bool:
+        """Tell whether a signal was received and not taken by the code."""
+        return any(signal.message_id == message_id for signal in self._signals.unconsumed)
 
     def close(self) -> None:
         """Give the workflow up: its `finally:` blocks run now, and nothing that they try has an effect."""
@@ -241,7 +247,11 @@ class Machine(Asking):
         if not self._debts.is_blank:
             if not isinstance(value, Failure):
                 self._debts.completed(command_id, value)
-            self._debts.undone(command_id)
+            debt = self._debts.undone(command_id)
+            if debt is not None and not self._is_silent:
+                failure = value if isinstance(value, Failure) else None
+                self._undone = self._undone or []
+                self._undone.append(Undone(command_id, debt.compensation, debt.activity, failure))
 
     def _answer_errand(self, answer: Answer | Event) -> None:
         _, future = (self._errands or {}).pop(answer.command_id or 0)
@@ -328,8 +338,10 @@ class Machine(Asking):
             self._is_cancelling and is_open,
             self._carried(outcome) if isinstance(outcome, Continued) else (),
             self._attributes,
+            tuple(self._fired) if self._fired else (),
+            tuple(self._undone) if self._undone else (),
         )
-        self._attributes = None
+        self._attributes = self._fired = self._undone = None
         self._scheduled = self._resolved = self._logs = self._new_children = self._new_errands = None
         return turn
 

@@ -102,11 +102,12 @@ class Debts:
         debt.command_id = command_id
         self._undoing[command_id] = debt
 
-    def undone(self, command_id: int) -> None:
-        """Cross out what a compensation was for, if the command is one."""
+    def undone(self, command_id: int) -> Debt | None:
+        """Cross out what a compensation was for, if the command is one, and return it."""
         debt = self._undoing.pop(command_id, None)
         if debt is not None:
             self._owed.remove(debt)
+        return debt
 
     @property
     def in_progress(self) -> dict[int, Debt]:

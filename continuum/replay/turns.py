@@ -60,6 +60,16 @@ class ScheduledActivity(Struct, frozen=True, gc=False):
     arguments: bytes
     options: TaskOptions
     key: str | None = None
+    undoes: str | None = None  # the activity that it compensates
+
+
+class Undone(Struct, frozen=True, gc=False):
+    """A compensation that was answered: what it was for, and why it failed if it did."""
+
+    command_id: int
+    compensation: str
+    activity: str
+    failure: Failure | None
 
 
 class ScheduledChild(Struct, frozen=True, gc=False):
@@ -137,6 +147,7 @@ class Turn(Struct, frozen=True, gc=False):
     `resolved` names the activities whose tasks go: answered, or no longer wanted. `deadline` is the earliest open timer.
     `has_errands` says that some are not answered yet, `is_cancelling` that compensations are under way. `carried` are the
     first events of the next generation, after a `Continued`. `attributes` are changes to the run's (None removes).
+    `fired` are the deadlines of the timers that it fired, in their order; `undone` the compensations that were answered.
     """
 
     events: tuple[Event, ...]
@@ -151,3 +162,5 @@ class Turn(Struct, frozen=True, gc=False):
     is_cancelling: bool = False
     carried: tuple[Event, ...] = ()
     attributes: Attributes | None = None
+    fired: tuple[datetime, ...] = ()
+    undone: tuple[Undone, ...] = ()

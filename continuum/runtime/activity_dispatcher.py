@@ -36,22 +36,29 @@ class ActivityDispatcher(Loop):
         owner, (free, slots) = self._node.owner, self._supervisor.free_slots()
         activities = self._supervisor.claimable
         limit = min(free, self._batch)
-        if owner is None or limit <= 0 or not activities:
+        if owner is None or not activities:
+            return False
+        if limit <= 0:
+            if self._supervisor.is_full:
+                self.emit("activity_dispatcher.saturated", {"running": self._supervisor.running}, owner=owner)
             return False
         if not self.was_asked and not (await self._pulse.evidence()).tasks:
             return False
+        began = self._node.clock.monotonic()
         try:
             claimed = await self._journal.claim_tasks(owner, activities=activities, slots=slots, default_slots=limit)
         except ContinuumError:
             self._supervisor.claim_lost()
             raise
+        took = {"tasks": len(claimed), "duration_seconds": self._node.clock.monotonic() - began}
+        self.emit("activity_dispatcher.polled", took, owner=owner)
         begun = [task for task in claimed if self._supervisor.reserve(task.activity, task.options.queue)]
         self._supervisor.begin(begun)
         for task in claimed:
             if task not in begun:  # a slot was taken while the claim was on its way
                 self._supervisor.release(task)
         if claimed:
-            self.emit("tasks.claimed", {"tasks": len(claimed)})
+            self.emit("activity_dispatcher.claimed", {"tasks": len(claimed)}, owner=owner)
             return len(claimed) == limit
         next_at = await self._journal.next_task_at(activities)
         if next_at is not None:

@@ -21,13 +21,15 @@ from continuum.journal.port import TaskJournal
 from continuum.model.failure import Failure
 from continuum.model.results import ActivityResult
 from continuum.model.tasks import Attempt, Beat, ClaimedTask, TaskKey
-from continuum.runtime.attempt import RunningAttempt, Workplace
+from continuum.runtime.attempt import TIMED_OUT, RunningAttempt, Workplace
 from continuum.runtime.component import Loop
 from continuum.runtime.delivery import Delivery
 from continuum.runtime.node import Node
 from continuum.runtime.recalling import key_of, recalled, recorded
+from continuum.runtime.telling import facts_of_task, lasted
 from continuum.runtime.threads import DaemonThreads
 from continuum.runtime.wakes import Wakes
+from continuum.telemetry import heard
 
 
 class ActivityFinder:
@@ -133,6 +135,11 @@ class ActivitySupervisor(Loop):
         return max(free, 0), slots
 
     @property
+    def is_full(self) -> bool:
+        """Whether every slot is taken."""
+        return self.is_open and not self._node.is_draining and self._taken_in_all >= self._max_concurrency
+
+    @property
     def claimable(self) -> tuple[str, ...]:
         """Every activity that could be begun now: without a free thread, no `def`."""
         names = self.activities.names
@@ -177,9 +184,21 @@ class ActivitySupervisor(Loop):
     def _begin(self, task: ClaimedTask, activity: Activity[..., Any]) -> None:
         attempt = RunningAttempt(task, activity, self._place)
         self._attempts[task.attempt.key] = attempt
-        if self._node.emit.is_heard:
-            self._node.emit("activity.started", activity=task.activity, **_facts(task))
+        if heard:
+            self._begins(attempt)
         attempt.begin()
+
+    def _begins(self, attempt: RunningAttempt) -> None:
+        """Tell that an attempt begins, and look at the clock for whoever will want to know how long it took."""
+        task = attempt.task
+        attempt.began_at = self._node.clock.monotonic()
+        waited = {}
+        if task.available_at is not None:
+            waited = {"waited_seconds": max(-self._node.seconds_until(task.available_at), 0.0)}
+        self._node.emit("activity.started", waited, **facts_of_task(task))
+
+    def _seconds(self, attempt: RunningAttempt) -> float | None:
+        return None if attempt.began_at is None else self._node.clock.monotonic() - attempt.began_at
 
     async def _recall(self, tasks: Sequence[ClaimedTask]) -> None:
         """Answer tasks by what is known under their keys, and begin the others."""
@@ -228,18 +247,22 @@ class ActivitySupervisor(Loop):
     def returned(self, attempt: RunningAttempt, payload: bytes) -> None:
         """Hear that it returned a value."""
         self._forget_running(attempt)
-        self._delivery.completed(attempt.task, payload, self)
+        self._delivery.completed(attempt.task, payload, self, seconds=self._seconds(attempt))
 
     def raised(self, attempt: RunningAttempt, failure: Failure) -> None:
         """Hear that it raised, or outlived a limit."""
         self._forget_running(attempt)
+        if failure.timed_out and "activity.timed_out" in heard:
+            limit = "timeout" if failure.type == TIMED_OUT else "heartbeat_timeout"
+            facts = facts_of_task(attempt.task)
+            self._node.emit("activity.timed_out", lasted(self._seconds(attempt)), **facts, limit=limit)
         self._fail(attempt, failure)
 
     def stopped(self, attempt: RunningAttempt) -> None:
         """Hear that it was cancelled by us: nothing is to be reported."""
         self._forget_running(attempt)
         self._known.pop(attempt.task.attempt, None)
-        self._node.emit("activity.cancelled", activity=attempt.task.activity, **_facts(attempt.task))
+        self._node.emit("activity.cancelled", lasted(self._seconds(attempt)), **facts_of_task(attempt.task))
 
     def vacated(self, attempt: RunningAttempt) -> None:
         """Hear that the function is no longer running: its slot is free."""
@@ -251,7 +274,7 @@ class ActivitySupervisor(Loop):
 
     def _fail(self, attempt: RunningAttempt, failure: Failure) -> None:
         if attempt.details is None:
-            self._delivery.failed(attempt.task, failure, self)
+            self._delivery.failed(attempt.task, failure, self, seconds=self._seconds(attempt))
             return
         self._chore(self._remember_and_fail(attempt, failure))
 
@@ -264,7 +287,7 @@ class ActivitySupervisor(Loop):
         """Store the last heartbeat's details before the task is another attempt's, which shall find them."""
         with contextlib.suppress(ContinuumError):
             await self._journal.heartbeat_tasks([_beat_of(attempt)])
-        self._delivery.failed(attempt.task, failure, self)
+        self._delivery.failed(attempt.task, failure, self, seconds=self._seconds(attempt))
 
     def _forget_running(self, attempt: RunningAttempt) -> None:
         key = attempt.task.attempt.key
@@ -314,8 +337,13 @@ class ActivitySupervisor(Loop):
         alive = set(await self._journal.heartbeat_tasks(beats))
         for beat in beats:
             attempt = self._attempts.get(beat.attempt.key)
-            if beat.attempt not in alive and attempt is not None and attempt.task.attempt == beat.attempt:
+            if attempt is None or attempt.task.attempt != beat.attempt:
+                continue
+            if beat.attempt not in alive:
                 attempt.cancel()
+            elif attempt.has_beaten and "activity.heartbeat" in heard:
+                told = {"details_bytes": len(beat.details or b"")}
+                self._node.emit("activity.heartbeat", told, **facts_of_task(attempt.task))
         return False
 
     def _workplace(self) -> Workplace:
@@ -334,14 +362,3 @@ class ActivitySupervisor(Loop):
 
 def _beat_of(attempt: RunningAttempt) -> Beat:
     return Beat(attempt.task.attempt, attempt.details, attempt.task.activity)
-
-
-def _facts(task: ClaimedTask) -> dict[str, object]:
-    key = task.attempt.key
-    return {
-        "run_id": key.run_id,
-        "workflow": task.workflow,
-        "command_id": key.command_id,
-        "attempt": task.attempt.attempt,
-        "queue": task.options.queue,
-    }

@@ -71,6 +71,7 @@ class RunningAttempt:
         "_running",
         "_silence",
         "activity",
+        "began_at",
         "details",
         "has_beaten",
         "is_over",
@@ -83,6 +84,7 @@ class RunningAttempt:
         self.is_over = False
         self.details: bytes | None = None
         self.has_beaten = False
+        self.began_at: float | None = None  # by the clock, if anybody listens
         self._place = place
         self._context: ActivityContext | None = None
         self._has_begun = False

@@ -195,6 +195,7 @@ class Loop(Component):
                     await self.clock.sleep(self._backoff())
                 finally:
                     self._is_backing_off = False
+                self.emit("loop.restarted", {"crashes": self._crashes}, loop=self.name)
                 self._nudge.set()
 
     def _pause(self) -> float | None:

@@ -22,7 +22,9 @@ from continuum.runtime.home import Letter, Settled
 from continuum.runtime.node import Node
 from continuum.runtime.recalling import key_of
 from continuum.runtime.registry import Registry
+from continuum.runtime.telling import facts_of_attempt, facts_of_task, lasted
 from continuum.runtime.wakes import Wakes
+from continuum.telemetry import heard
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +48,10 @@ class Delivery:
 
     # --- results of attempts ------------------------------------------------------------------------------------------
 
-    def completed(self, task: ClaimedTask, payload: bytes, tended: Tended) -> None:
-        """Deliver what an attempt returned."""
-        if self._node.emit.is_heard:
-            self._node.emit("activity.completed", activity=task.activity, **_facts(task))
+    def completed(self, task: ClaimedTask, payload: bytes, tended: Tended, *, seconds: float | None = None) -> None:
+        """Deliver what an attempt returned, after so many seconds."""
+        if "activity.completed" in heard:
+            self._node.emit("activity.completed", lasted(seconds), **facts_of_task(task))
         result = None
         if task.idempotency_key is not None:
             result = ActivityResult(key_of(task), task.attempt.key.run_id, task.arguments, payload)
@@ -57,10 +59,10 @@ class Delivery:
 
     def recalled(self, task: ClaimedTask, result: ActivityResult, tended: Tended) -> None:
         """Deliver what was returned before under the task's idempotency key, instead of an attempt."""
-        self._node.emit("activity.idempotency_hit", activity=task.activity, recorded_by=result.run_id, **_facts(task))
+        self._node.emit("activity.idempotency_hit", **facts_of_task(task), recorded_by=result.run_id)
         self._answer(task, MessageKind.ACTIVITY_COMPLETED, result.payload, tended)
 
-    def failed(self, task: ClaimedTask, failure: Failure, tended: Tended) -> None:
+    def failed(self, task: ClaimedTask, failure: Failure, tended: Tended, *, seconds: float | None = None) -> None:
         """Judge a failed attempt: it is retried later, or the failure is the answer."""
         attempt = task.attempt
         verdict = decide(task.options.retry, attempt.attempt, failure, self._node.draw)
@@ -68,17 +70,17 @@ class Delivery:
             case RetryLater(delay_seconds):
                 self._node.emit(
                     "activity.retried",
-                    {"delay_seconds": delay_seconds},
-                    activity=task.activity,
+                    {"delay_seconds": delay_seconds, **lasted(seconds)},
+                    **facts_of_task(task),
+                    next_attempt=attempt.attempt + 1,
                     error=failure.type,
-                    **_facts(task),
                 )
                 self._committer.submit(
                     RetryTask(attempt, delay_seconds),
                     lambda settled: self._retried(attempt, settled, delay_seconds, tended),
                 )
             case GiveUp():
-                self._node.emit("activity.failed", activity=task.activity, error=failure.type, **_facts(task))
+                self._node.emit("activity.failed", lasted(seconds), **facts_of_task(task), error=failure.type)
                 final = Failure(
                     type=failure.type,
                     message=failure.message,
@@ -137,13 +139,13 @@ class Delivery:
 
     def _superseded(self, attempt: Attempt, verdict: Verdict) -> None:
         """Drop a result: its task is over, or another attempt's."""
-        key = attempt.key
-        error = str(verdict.error) if isinstance(verdict, Unwritable) else None
-        self._node.emit(
-            "activity.superseded", run_id=key.run_id, command_id=key.command_id, attempt=attempt.attempt, error=error
-        )
-        if error is not None:
+        facts = facts_of_attempt(attempt)
+        if isinstance(verdict, Unwritable):
+            error = str(verdict.error)
+            self._node.emit("activity.fenced", **facts, reason="unwritable", error=error)
             logger.error("the result of attempt %s could not be written: %s", attempt, error)
+        else:
+            self._node.emit("activity.fenced", **facts, reason="superseded")
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
@@ -204,14 +206,3 @@ class Delivery:
                 url=verdict.advertise_url,
                 cancels=message.kind is MessageKind.CANCEL,
             )
-
-
-def _facts(task: ClaimedTask) -> dict[str, object]:
-    key = task.attempt.key
-    return {
-        "run_id": key.run_id,
-        "workflow": task.workflow,
-        "command_id": key.command_id,
-        "attempt": task.attempt.attempt,
-        "queue": task.options.queue,
-    }

@@ -53,7 +53,11 @@ class Dispatcher(Loop):
         """Claim up to a batch of runs and resume them."""
         has_new_code = self._supervisor.is_open and await self._carrying.tell()
         owner, limit = self._node.owner, min(self._batch, self._supervisor.room)
-        if owner is None or limit <= 0:
+        if owner is None:
+            return False
+        if limit <= 0:
+            if crowd := self._supervisor.crowd:
+                self.emit("dispatcher.saturated", {"runs": crowd}, owner=owner)
             return False
         if not has_new_code and not self.was_asked and not (await self._pulse.evidence()).runs:
             return False
@@ -65,6 +69,7 @@ class Dispatcher(Loop):
             await self._claim(self._node.owner, len(run_ids), run_ids)
 
     async def _claim(self, owner: str, limit: int, run_ids: Sequence[str] | None) -> int:
+        began = self._node.clock.monotonic()
         try:
             claims = await self._journal.claim_runs(owner, workflows=self._code()[1], limit=limit, run_ids=run_ids)
             self._node.stamp(claims.now)
@@ -72,10 +77,12 @@ class Dispatcher(Loop):
         except ContinuumError:
             self._wakes.audit()
             raise
+        took = {"runs": len(claims.runs), "duration_seconds": self._node.clock.monotonic() - began}
+        self.emit("dispatcher.polled", took, owner=owner)
         if not claims.runs:
             return 0
         self._wakes.roads["poll"] += len(claims.runs)
-        self.emit("runs.claimed", {"runs": len(claims.runs)})
+        self.emit("dispatcher.claimed", {"runs": len(claims.runs)}, owner=owner)
         loaded = {run.row.run_id: run for run in found}
         for claim in claims.runs:
             if claim.run_id in loaded:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from time import perf_counter
 
 from msgspec.structs import replace
 
@@ -35,6 +36,7 @@ from continuum.runtime.decisions import answers_to, ending_of, pending_start, to
 from continuum.runtime.flight import Flight, Phase
 from continuum.runtime.home import Home, Letter, Settled
 from continuum.runtime.ledger import Ledger
+from continuum.telemetry import heard
 
 STARTING, RESIDENT, LEAVING, GONE = Phase  # asked for in every turn, and slow to look up on an Enum
 
@@ -68,7 +70,7 @@ class Execution:
         self._ledger = Ledger(facts, owner=owner, token=token)
         self.phase = STARTING
         self._home = home
-        self._mailbox: list[Letter] | None = None  # made when it is needed: most runs wait
+        self._mailbox: list[Letter] = []
         self._taken: set[str] | None = None  # ids of messages that were read from the inbox or stand in the history
         self._repeated: dict[str, Message] | None = None  # read before, and in the inbox again: to be deleted
         self._errands = 0  # messages of its own to other runs that are on their way
@@ -123,18 +125,17 @@ class Execution:
         self.phase = RESIDENT
         self._snapshot_seq = loaded.snapshot_seq
         self._taken = {event.message_id for event in history if event.message_id is not None}
-        early = self._take_mailbox()  # handed in since the claim
+        early = self._mailbox  # handed in since the claim
         self._repeated = {
             message.message_id: message for message in loaded.messages if message.message_id in self._taken
         }
-        letters = [Letter(message, is_stored=True) for message in loaded.messages if self._takes(message)]
-        letters += [letter for letter in early if not letter.is_stored or self._takes(letter.message)]
+        self._mailbox = [Letter(message, is_stored=True) for message in loaded.messages if self._takes(message)]
+        self._mailbox += [letter for letter in early if not letter.is_stored or self._takes(letter.message)]
         self._written = history[-1].seq if history else 0
         self._resumed = (self._written, history[-1].at) if history else None
-        if any(letter.message.kind is MessageKind.CANCEL for letter in letters):
-            self._cancel(letters)
+        if any(letter.message.kind is MessageKind.CANCEL for letter in self._mailbox):
+            self._cancel(self._take_mailbox())
             return
-        self._mailbox = letters
         if loaded.unreadable is not None:
             self._block(loaded.unreadable)
             return
@@ -143,14 +144,17 @@ class Execution:
             self._give_back("the history was written by a newer version of Continuum")
             return
         try:
+            began = perf_counter()
             self.machine.replay(history)
         except Drift as drift:
-            self._home.observe("run.drifted", self, seq=drift.seq, expected=drift.expected, found=drift.found)
+            self._home.tell("run.drifted", self, seq=drift.seq, expected=drift.expected, found=drift.found)
             self._block(str(drift))
             return
         except Exception as error:  # noqa: BLE001  # whatever it is, the lease must not stay with a run that cannot move
             self._block(f"its history cannot be replayed here: {report(error)}")
             return
+        took = {"events": len(history), "duration_seconds": perf_counter() - began}
+        self._home.tell("run.replayed", self, took)
         if self._written > self._home.history_max:
             self._block(too_long(self._home.history_max))
             return
@@ -163,7 +167,7 @@ class Execution:
         """Take a letter into the next turn; False: it must go the durable way."""
         if self.phase not in (STARTING, RESIDENT):
             return False
-        self._put(letter)
+        self._mailbox.append(letter)
         self._plan()
         return True
 
@@ -172,13 +176,13 @@ class Execution:
         if self.phase not in (STARTING, RESIDENT):
             return
         if self._takes(message):
-            self._put(Letter(message, is_stored=True))
+            self._mailbox.append(Letter(message, is_stored=True))
             self._plan()
         elif not self._is_underway(message):
             self._repeat(message)
 
     def _is_underway(self, message: Message) -> bool:
-        letters = (*(self._mailbox or ()), *(self._flight.letters if self._flight is not None else ()))
+        letters = (*self._mailbox, *(self._flight.letters if self._flight is not None else ()))
         return any(letter.message.message_id == message.message_id for letter in letters)
 
     def _repeat(self, message: Message) -> None:
@@ -252,14 +256,8 @@ class Execution:
         return True
 
     def _take_mailbox(self) -> list[Letter]:
-        letters, self._mailbox = self._mailbox, None
-        return letters or []
-
-    def _put(self, letter: Letter) -> None:
-        if self._mailbox is None:
-            self._mailbox = [letter]
-        else:
-            self._mailbox.append(letter)
+        letters, self._mailbox = self._mailbox, []
+        return letters
 
     def _plan(self) -> None:
         if not self._is_planned and self._flight is None:
@@ -297,7 +295,7 @@ class Execution:
             # A cancel goes first in a turn; it is late if replay had found the code continuing before there was a turn.
             late = [letter for letter in letters if letter.message.kind is MessageKind.COMPENSATE]
             letters = [letter for letter in letters if letter not in late]
-            self._mailbox = [*late, *(self._mailbox or ())]
+            self._mailbox = [*late, *self._mailbox]
             ends = self._ledger.continuation(turn, turn.outcome, letters, base_seq=self._written)
             self._fly(Flight(ends, turn, letters, ()))
             return
@@ -319,7 +317,7 @@ class Execution:
             is_leased = self._home.reserve(wanted.activity, wanted.options.queue)
             tasks.append(NewTask(wanted.command_id, wanted.seq, wanted.activity, wanted.options, leased=is_leased))
             if is_leased:
-                leased.append(self._ledger.claimed(wanted))
+                leased.append(self._ledger.claimed(wanted, turn.events[-1].at if heard else None))
         return tuple(tasks), leased
 
     def _cancel(self, letters: Sequence[Letter]) -> None:
@@ -344,7 +342,7 @@ class Execution:
 
     def _give_back(self, reason: str) -> None:
         """Leave the run to nodes that can serve it, after a while."""
-        self._home.observe("run.unservable", self, reason=reason)
+        self._home.tell("run.unservable", self, reason=reason)
         self._block(reason)
 
     # --- the commit comes back ----------------------------------------------------------------------------------------
@@ -368,7 +366,7 @@ class Execution:
             self._tell(verdict)
         else:
             self._unreserve(flight)
-            self._mailbox = [*flight.letters, *(self._mailbox or ())]
+            self._mailbox = [*flight.letters, *self._mailbox]
             if isinstance(verdict, Unwritable) and flight.write.state is not RunState.BLOCKED:
                 self._block(f"the database refuses what this turn wrote: {verdict.error}")
             else:
@@ -378,6 +376,8 @@ class Execution:
     def _settled_too_late(self, flight: Flight, verdict: Verdict) -> None:
         """Answer a commit that was on its way when the execution was discarded: what landed, landed; the rest goes on."""
         self._unreserve(flight)
+        if heard and isinstance(verdict, Landed):
+            self._home.landed(self, flight.write, flight.turn, flight.letters)
         for letter in flight.letters:
             if isinstance(verdict, Landed):
                 if letter.settled is not None:
@@ -389,6 +389,8 @@ class Execution:
     def _landed(self, flight: Flight) -> None:
         write, turn = flight.write, flight.turn
         self._written += len(write.events)
+        if heard:
+            self._home.landed(self, write, turn, flight.letters)
         _answer(flight.letters)
         if isinstance(write, Start) and self.phase is STARTING:
             self.phase = RESIDENT
@@ -415,9 +417,6 @@ class Execution:
 
     def _over(self, write: Commit | Start, turn: Turn | None, ending: Ending) -> None:
         """Leave an ended or blocked run: what is left in the mailbox goes the durable way and is answered there."""
-        if isinstance(write, Start):
-            self._home.observe("run.started", self)
-        self._home.observe(f"run.{ending.state}", self, reason=ending.reason)
         if self.machine is not None and turn is not None and ending.state.has_ended:
             unwanted = {*turn.resolved, *self.machine.open_activities}
             if unwanted:
@@ -441,7 +440,6 @@ class Execution:
         self.facts = replace(self.facts, generation=self.facts.generation + 1, version=opened.version)
         self._ledger.opened(self.facts)
         self._written, self._snapshot_seq = len(opened.events), 0
-        self._home.observe("run.continued", self, generation=self.facts.generation)
         self.machine = self._home.machine_of(self.facts)
         if self.machine is None:
             self._give_back(f"no code for workflow {self.facts.workflow!r} v{opened.version} here")
@@ -464,8 +462,6 @@ class Execution:
 
     def _effects(self, flight: Flight) -> None:
         turn = flight.turn
-        if isinstance(flight.write, Start):
-            self._home.observe("run.started", self)
         if turn is None:
             return
         if turn.children:
@@ -509,6 +505,7 @@ class Execution:
 
         def put(verdict: Verdict) -> None:
             if isinstance(verdict, Landed):
+                self._home.enqueued(run)
                 self._home.runs_waiting()
             if settled is not None:
                 settled(verdict)

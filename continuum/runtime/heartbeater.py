@@ -81,10 +81,11 @@ class Membership:
             await self._node.clock.sleep(CONTENDED_SECONDS)
         return await ask()
 
-    def renewed(self, now: datetime) -> None:
-        """Take note of a renewal."""
+    def renewed(self, owner: str, now: datetime, seconds: float) -> None:
+        """Take note of a renewal, and how long it took."""
         self._node.stamp(now)
         self._node.renewed()
+        self._node.emit("lease.renewed", {"duration_seconds": seconds}, owner=owner)
 
     def lost(self) -> None:
         """Give up everything: the row is gone."""
@@ -111,9 +112,10 @@ class LeaseHeartbeater(Loop):
         """Renew; register anew if the row is gone."""
         owner = self._node.owner
         if owner is not None:
+            began = self._node.clock.monotonic()
             now = await self._owners.renew(owner, ttl_seconds=self._node.lease_ttl)
             if now is not None:
-                self._membership.renewed(now)
+                self._membership.renewed(owner, now, self._node.clock.monotonic() - began)
                 return False
             self._membership.lost()
         if not self._node.is_draining:
@@ -195,7 +197,8 @@ class ThreadedHeartbeater(Component):
                     self._failures = 0
                 except Exception as error:  # noqa: BLE001  # whatever it is, the row may live: the heart must not stop
                     self._failures += 1
-                    self._tell(partial(self._node.emit, "lease.renewal_failed", error=repr(error)))
+                    failed = {"owner": self._node.owner} if self._node.owner is not None else {}
+                    self._tell(partial(self._node.emit, "lease.renewal_failed", **failed, error=repr(error)))
                     pause = min(RETRY_SECONDS, self._interval)
         finally:
             with contextlib.suppress(ContinuumError):
@@ -214,8 +217,12 @@ class ThreadedHeartbeater(Component):
             await owners.retire(owner)
             self._tell(partial(self._lost, owner))
             return self._interval
+        began = self._node.clock.monotonic()
         now = await owners.renew(owner, ttl_seconds=self._node.lease_ttl)
-        self._tell(partial(self._lost, owner) if now is None else partial(self._membership.renewed, now))
+        seconds = self._node.clock.monotonic() - began
+        self._tell(
+            partial(self._lost, owner) if now is None else partial(self._membership.renewed, owner, now, seconds)
+        )
         return self._interval
 
     def _silences(self) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, TypeVar
 
@@ -10,11 +10,11 @@ from msgspec import Struct
 
 from continuum.model.messages import Message
 from continuum.model.results import ActivityResult
-from continuum.model.runs import Ending
+from continuum.model.runs import Ending, NewRun
 from continuum.model.tasks import Attempt, ClaimedTask, TaskKey
-from continuum.model.writes import Verdict, Write
+from continuum.model.writes import Commit, Start, Verdict, Write
 from continuum.replay.machine import Machine
-from continuum.replay.turns import Errand, LogLine, RunInfo
+from continuum.replay.turns import Errand, LogLine, RunInfo, Turn
 
 Settled = Callable[[Verdict], object]
 
@@ -121,6 +121,16 @@ class Home(Protocol[E_contra]):
         """Log what the workflow said."""
         ...
 
-    def observe(self, name: str, execution: E_contra, **metadata: object) -> None:
+    def tell(
+        self, name: str, execution: E_contra, measurements: Mapping[str, float] | None = None, /, **metadata: object
+    ) -> None:
         """Emit telemetry about the run."""
+        ...
+
+    def enqueued(self, run: NewRun) -> None:
+        """Emit that a run was inserted for whoever claims it."""
+        ...
+
+    def landed(self, execution: E_contra, write: Commit | Start, turn: Turn | None, letters: Sequence[Letter]) -> None:
+        """Emit what a landed commit changed; asked for if anybody listens at all."""
         ...

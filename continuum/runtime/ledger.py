@@ -137,7 +137,7 @@ class Ledger:
             releases=True,
         )
 
-    def claimed(self, wanted: ScheduledActivity) -> ClaimedTask:
+    def claimed(self, wanted: ScheduledActivity, available_at: datetime | None) -> ClaimedTask:
         """Return the task of an activity that will begin here once its commit has landed."""
         facts = self._facts
         return ClaimedTask(
@@ -149,6 +149,7 @@ class Ledger:
             options=wanted.options,
             idempotency_key=wanted.key,
             trace_context=facts.trace_context,
+            available_at=available_at,
         )
 
     def keys(self, commands: Sequence[int]) -> list[TaskKey]:

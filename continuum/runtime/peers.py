@@ -30,6 +30,7 @@ from continuum.runtime.signing import Call, Keys
 from continuum.runtime.tracing import ambient_headers
 from continuum.runtime.transport import HttpClient, new_client
 from continuum.runtime.wakes import Wakes
+from continuum.telemetry import heard
 
 logger = logging.getLogger(__name__)
 
@@ -196,12 +197,18 @@ class Peers(Component):
             self._by_another_road(runs)
             return
         async with self._room:
+            began = self._node.clock.monotonic()
             trouble = await self._call(self._client, box.to, url, runs)
+        facts = {"to_node": node_of(box.to), "url": url, "verbs": tuple(runs)}
+        count = sum(map(len, runs.values()))
         if trouble is None:
             self._standings.pop(url, None)
+            took = self._node.clock.monotonic() - began
+            self._node.emit("peer.called", {"runs": count, "duration_seconds": took}, **facts)
             self._forwarded(box.to, runs)
         else:
-            self._troubled(url, box.to, trouble)
+            rest = self._troubled(url, trouble)
+            self._node.emit("peer.failed", {"runs": count, "rest_seconds": rest}, **facts, reason=trouble.value)
             self._by_another_road(runs)
 
     async def _call(self, client: HttpClient, to: str, url: str, runs: dict[Verb, list[str]]) -> Trouble | None:
@@ -233,7 +240,7 @@ class Peers(Component):
                 return Trouble.REFUSED
 
     def _forwarded(self, to: str, runs: dict[Verb, list[str]]) -> None:
-        if self._node.emit.is_heard:
+        if "run.forwarded" in heard:
             for verb in WAKING:
                 for run_id in runs.get(verb, ()):
                     self._node.emit("run.forwarded", run_id=run_id, from_node=self._node.name, to_node=node_of(to))
@@ -266,7 +273,8 @@ class Peers(Component):
         standing = self._standings.get(url)
         return standing is None or standing.rests_until <= self._node.clock.monotonic()
 
-    def _troubled(self, url: str, to: str, trouble: Trouble) -> None:
+    def _troubled(self, url: str, trouble: Trouble) -> float:
+        """Let a URL rest, and return for how long."""
         standing = self._standings.setdefault(url, Standing())
         standing.failures += 1
         rest: float = SHARED_SECONDS
@@ -274,8 +282,8 @@ class Peers(Component):
             rest = min(REST_SECONDS * 2.0 ** min(standing.failures - 1, 16), REST_MAX_SECONDS)
             rest *= self._node.draw.uniform(0.5, 1.0)
         standing.rests_until = self._node.clock.monotonic() + rest
-        self._node.emit("peer.failed", {"rest_seconds": rest}, to_node=node_of(to), url=url, reason=trouble.value)
         if trouble is Trouble.REFUSED and standing.failures == 1:
             logger.warning(
                 "peer %s refuses our calls: do all nodes share a secret, and is its router mounted there?", url
             )
+        return rest

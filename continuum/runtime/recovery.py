@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from continuum.journal.port import OwnerJournal, RecoveryJournal
+from continuum.journal.port import OwnerJournal, RecoveryJournal, Swept
 from continuum.model.states import RunState
 from continuum.model.tasks import Attempt
 from continuum.runtime.activity_supervisor import ActivitySupervisor
@@ -17,6 +17,7 @@ from continuum.runtime.component import Loop
 from continuum.runtime.delivery import Delivery
 from continuum.runtime.node import Node
 from continuum.runtime.pulse import Pulse
+from continuum.runtime.telling import facts_of_attempt
 from continuum.runtime.wakes import Wakes
 
 CRASHES_MAX = 5  # resumes in a row that took their process down, before a run is blocked
@@ -90,10 +91,21 @@ class Recovery(Loop):
                     "blocked": len(swept.blocked),
                 },
             )
+            self._tell(swept)
         if swept.runs or swept.exhausted:
             self._wakes.runs_waiting()
         if swept.tasks:
             self._wakes.tasks_waiting(TASK_BACKOFF_SECONDS)
+
+    def _tell(self, swept: Swept) -> None:
+        for run_id in swept.runs:
+            self.emit("run.requeued", run_id=run_id)
+        for run_id in swept.blocked:
+            self.emit("run.blocked", run_id=run_id, reason="processes kept dying while they held it")
+        for attempt in swept.tasks:
+            self.emit("activity.requeued", **facts_of_attempt(attempt))
+        for attempt in swept.exhausted:
+            self.emit("activity.failed", **facts_of_attempt(attempt), error="attempts_exhausted")
 
     async def audit(self) -> None:
         """Give back what is leased to this process and unknown to it, seen so twice."""
@@ -104,8 +116,8 @@ class Recovery(Loop):
         runs = {run_id: token for run_id, token in held.runs.items() if not self._knows_run(run_id, owner)}
         for run_id, token in runs.items():
             if self._suspect_runs.get(run_id) == token:
-                self.emit("lease.released", run_id=run_id, reason="leased to this process and unknown to it")
                 await self._journal.release_run(run_id, owner=owner, token=token, state=RunState.RUNNING)
+                self.emit("lease.released", run_id=run_id, owner=owner, token=token, reason="unknown")
                 self._wakes.runs_waiting()
         tasks = {attempt: None for attempt in held.tasks if not self._attempts.knows(attempt)}
         for attempt in tasks:

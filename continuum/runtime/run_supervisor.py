@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Protocol, TypeVar
 
 from continuum.definitions.workflow import Workflow
@@ -21,8 +22,9 @@ from continuum.model.messages import Message, MessageKind
 from continuum.model.runs import Ending, NewRun
 from continuum.model.states import RunState
 from continuum.model.tasks import TaskKey
+from continuum.model.writes import Commit, Start
 from continuum.replay.machine import Machine
-from continuum.replay.turns import Errand, LogLine, RunInfo
+from continuum.replay.turns import Errand, LogLine, RunInfo, Turn
 from continuum.replay.watch import LoopGuard
 from continuum.runtime.activity_supervisor import ActivitySupervisor
 from continuum.runtime.component import Component, Nudge
@@ -36,7 +38,9 @@ from continuum.runtime.node import Node
 from continuum.runtime.passes import Passes
 from continuum.runtime.pubsub import PubSub
 from continuum.runtime.registry import Registry
+from continuum.runtime.telling import enqueued, facts_of_lease, facts_of_run, landed, resumed, suspended
 from continuum.runtime.wakes import Wakes
+from continuum.telemetry import heard
 
 T = TypeVar("T")
 
@@ -97,6 +101,7 @@ class RunSupervisor(Component):
         self.reserve = attempts.reserve
         self.unreserve = attempts.unreserve
         self.begin = attempts.begin
+        self.enqueued = partial(enqueued, node.emit)
         self.is_open = False
         self.hears_messages = False  # whether a signal router brings what is posted to runs that live here
 
@@ -118,6 +123,11 @@ class RunSupervisor(Component):
         free = self._cache - len(self._registry) + len(self._idle)
         self._starved = self._starved or free <= 0
         return free
+
+    @property
+    def crowd(self) -> int:
+        """How many executions live here, if that is why there is no room; else 0."""
+        return len(self._registry) if self.is_open and not self._node.is_draining and self.room <= 0 else 0
 
     async def start(self) -> None:
         """Open for runs."""
@@ -175,25 +185,28 @@ class RunSupervisor(Component):
             older.discard()
         row = loaded.row
         if (row.lease_owner, row.lease_token) != (owner, claim.token):  # lost between the claim and the load
-            self._node.emit("lease.lost", run_id=row.run_id, workflow=row.workflow, namespace=row.namespace)
+            self._node.emit("lease.lost", **facts_of_lease(facts_of(row, self._node.instance), owner, claim.token))
             return
         workflow = self._find_workflow(row.workflow, row.version)
         is_cancelled = any(message.kind is MessageKind.CANCEL for message in loaded.messages)
         if workflow is None and not is_cancelled:
-            self._chore(
-                self._leave_to_others(claim, owner, f"no code for workflow {row.workflow!r} v{row.version} here")
-            )
+            self._chore(self._leave_to_others(claim, facts_of(row, self._node.instance), owner))
             return
         self._make_way(1)
         info = facts_of(row, self._node.instance)
         machine = self.machine_of(info)
         execution = Execution(info, machine, self, owner=owner, token=claim.token)
         self._registry.add(row.run_id, execution)
-        self.observe("run.resumed", execution, events=len(loaded.history))
+        self.tell("lease.acquired", execution)
+        if "run.resumed" in heard:
+            resumed(self._node.emit, execution, source="journal", events=len(loaded.history))
         self.soon(lambda: execution.resume(loaded))
 
-    async def _leave_to_others(self, claim: Claim, owner: str, reason: str) -> None:
-        self._node.emit("run.unservable", run_id=claim.run_id, reason=reason)
+    async def _leave_to_others(self, claim: Claim, facts: RunInfo, owner: str) -> None:
+        lease = facts_of_lease(facts, owner, claim.token)
+        self._node.emit("lease.acquired", **lease)
+        reason = f"no code for workflow {facts.workflow!r} v{facts.version} here"
+        self._node.emit("run.unservable", **lease, reason=reason)
         await self._patiently(
             lambda: self._journal.release_run(
                 claim.run_id,
@@ -203,6 +216,7 @@ class RunSupervisor(Component):
                 backoff_seconds=BLOCKED_BACKOFF_SECONDS,
             )
         )
+        self._node.emit("lease.released", **lease, reason="unservable")
 
     # --- what executions call (execution.Home) ------------------------------------------------------------------------
 
@@ -254,6 +268,8 @@ class RunSupervisor(Component):
     def is_idle(self, execution: Execution) -> None:
         """Take note that it may be evicted."""
         self._idle[execution.facts.run_id] = execution
+        if "run.suspended" in heard:
+            suspended(self._node.emit, execution)
         self._has_room()
         if self._node.is_draining or not self._is_woken_here(execution):
             execution.evict()
@@ -273,7 +289,9 @@ class RunSupervisor(Component):
 
     def is_busy(self, execution: Execution) -> None:
         """Take note that it may not be evicted."""
-        self._idle.pop(execution.facts.run_id, None)
+        rested = self._idle.pop(execution.facts.run_id, None)
+        if rested is not None and "run.resumed" in heard:
+            resumed(self._node.emit, execution, source="memory", events=0)
 
     def left(self, execution: Execution, ending: Ending | None) -> None:
         """Forget it, and tell whoever waits for its end."""
@@ -298,18 +316,17 @@ class RunSupervisor(Component):
         for line in lines:
             workflow_logger.log(line.level, line.message, extra={"run_id": run_id, "fields": line.fields})
 
-    def observe(self, name: str, execution: Execution, **metadata: object) -> None:
+    def tell(
+        self, name: str, execution: Execution, measurements: Mapping[str, float] | None = None, /, **metadata: object
+    ) -> None:
         """Emit telemetry about the run."""
-        if self._node.emit.is_heard:
-            facts = execution.facts
-            self._node.emit(
-                name,
-                run_id=facts.run_id,
-                workflow=facts.workflow,
-                version=facts.version,
-                namespace=facts.namespace,
-                **{key: value for key, value in metadata.items() if value is not None},
-            )
+        if name in heard:
+            self._node.emit(name, measurements, **facts_of_run(execution), **metadata)
+
+    def landed(self, execution: Execution, write: Commit | Start, turn: Turn | None, letters: Sequence[Letter]) -> None:
+        """Emit what a landed commit changed."""
+        draining, now = self._node.is_draining, self._node.database_now()
+        landed(self._node.emit, execution, write, turn, letters, is_draining=draining, now=now)
 
     # --- giving up and going away -------------------------------------------------------------------------------------
 
@@ -324,12 +341,12 @@ class RunSupervisor(Component):
             await self._journal.release_run(
                 run_id, owner=execution.owner, token=execution.token, state=RunState.RUNNING
             )
-            self.observe("lease.released", execution, reason="a commit was refused")
+            self.tell("lease.released", execution, reason="refused")
             self._wakes.runs_waiting()
         elif row is not None and row.state.has_ended:
             return next(iter(await self._journal.endings([run_id])), None)
         else:
-            self.observe("lease.lost", execution)
+            self.tell("lease.lost", execution)
         return None
 
     async def _patiently(self, step: Callable[[], Coroutine[object, None, T]]) -> T:
@@ -346,7 +363,7 @@ class RunSupervisor(Component):
         """Give up everything that was leased to an owner whose row is gone."""
         for execution in self._registry:
             if execution.owner == owner:
-                self.observe("lease.lost", execution)
+                self.tell("lease.lost", execution)
                 execution.discard()
 
     def _make_way(self, more: int) -> None:
@@ -354,7 +371,6 @@ class RunSupervisor(Component):
             run_id = next(iter(self._idle))
             execution = self._idle.pop(run_id)
             if execution.evict():
-                self.observe("run.evicted", execution)
                 more -= 1
 
     async def drain(self, deadline_seconds: float) -> bool:

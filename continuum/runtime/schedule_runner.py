@@ -33,6 +33,7 @@ from continuum.runtime.decisions import pending_start
 from continuum.runtime.node import Node
 from continuum.runtime.pubsub import PubSub
 from continuum.runtime.pulse import Pulse
+from continuum.runtime.telling import enqueued
 from continuum.runtime.wakes import Wakes
 
 CONTENDED_SECONDS = 0.1  # before what met a lock is tried again
@@ -205,6 +206,7 @@ class ScheduleRunner(Loop):
         for moment, start in zip(planned.fires, move.starts, strict=True):
             lateness = (now - moment).total_seconds()
             self.emit("schedule.fired", {"lateness_seconds": lateness}, schedule=schedule, run_id=start.run_id)
+            enqueued(self.emit, start.run)
         if planned.skipped:
             self.emit("schedule.skipped", {"fire_times": planned.skipped}, schedule=schedule, reason="overlap")
         if planned.buffered is not None:

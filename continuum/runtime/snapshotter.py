@@ -18,6 +18,7 @@ from continuum.runtime.component import Loop
 from continuum.runtime.execution import Execution
 from continuum.runtime.node import Node
 from continuum.runtime.registry import Registry
+from continuum.runtime.telling import facts_of_run
 
 
 class SnapshotJournal(ReadJournal, KeepingJournal, Protocol):
@@ -59,7 +60,7 @@ class Snapshotter(Loop):
             try:
                 await self._compact(execution)
             except DurableValueError as error:  # its payloads cannot be opened: no reason to leave the others long
-                self.emit("snapshot.failed", run_id=execution.facts.run_id, error=repr(error))
+                self.emit("snapshot.skipped", **facts_of_run(execution), reason="unreadable", error=repr(error))
                 execution.compacted(None)
         return len(due) > self._batch
 
@@ -80,5 +81,7 @@ class Snapshotter(Loop):
         seq = history[-1].seq
         blob = pack_history(history)
         if await self._journal.save_snapshot(facts.run_id, generation=facts.generation, seq=seq, blob=blob):
-            self.emit("snapshot.saved", {"events": seq, "bytes": len(blob)}, run_id=facts.run_id)
+            self.emit("snapshot.taken", {"events": seq, "bytes": len(blob)}, **facts_of_run(execution))
+        else:
+            self.emit("snapshot.skipped", **facts_of_run(execution), reason="superseded")
         execution.compacted(seq)

@@ -1,24 +1,39 @@
 """One event per transition, handed to whoever listens.
 
-Cheap when nobody listens (one truth test), harmless when a listener fails (it is reported once per event name through
-`logging` and stays attached). Emission is synchronous and happens after the commit that it speaks of.
+`heard` maps the name of an event to its handlers and holds only names that somebody listens to. So an event that nobody
+wants costs one look-up (`if "run.started" in heard:`), before anything is gathered for it. Whoever emits often asks that
+way; whoever emits rarely just calls its `Emitter`.
+
+A handler is called at once, on the thread that emits: mostly the instance's loop, for `loop.blocked` the heartbeat's
+thread. It must be quick, and anything slow belongs behind a queue of its own: a call that takes longer than
+`SLOW_SECONDS` is warned of, for the engine stands still meanwhile. One that raises is detached after a warning, and what
+it raised goes no further: a listener never decides what becomes of a run.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
+import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from time import perf_counter
 from typing import Any
 
+from continuum.errors import ConfigurationError
+from continuum.telemetry.events import EVENTS
+
 logger = logging.getLogger(__name__)
-logger.addHandler(logging.NullHandler())
+
+SLOW_SECONDS = 0.05  # ten turns of other runs could have been made meanwhile
 
 
 @dataclass(frozen=True, slots=True)
 class TelemetryEvent:
     """`name` is dotted (`run.completed`); `measurements` are numbers with their unit in the key, like `delay_seconds`;
-    `metadata` always holds `instance`.
+    `metadata` always holds `instance` and `node`.
     """
 
     name: str
@@ -28,24 +43,63 @@ class TelemetryEvent:
 
 Handler = Callable[[TelemetryEvent], object]
 
-_handlers: dict[Handler, frozenset[str] | None] = {}
-_reported: set[tuple[Handler, str]] = set()
+heard: dict[str, tuple[Handler, ...]] = {}
+
+_lock = threading.Lock()  # of attach and detach; who emits reads without it
+_attached: dict[Handler, frozenset[str]] = {}
+_slowest: dict[Handler, float] = {}
 
 
 def attach(handler: Handler, events: Collection[str] | None = None) -> None:
-    """Call `handler` with every event, or with those named in `events`; attaching again replaces its filter.
+    """Call `handler` with every event, or with those named in `events`; attaching again replaces its choice.
 
-    The handler runs on the loop that emits: it must be quick, and anything slow belongs behind a queue of its own.
+    Args:
+        handler: a plain function; it is called on the thread that emits and must be quick.
+        events: names, and patterns such as `run.*` or `*.failed`; None: all.
+
+    Raises:
+        ConfigurationError: no event has such a name, or the handler is an `async def`.
     """
-    if isinstance(events, str):
-        events = (events,)
-    _handlers[handler] = None if events is None else frozenset(events)
+    if inspect.iscoroutinefunction(handler):
+        raise ConfigurationError(
+            f"telemetry handler {handler!r} is an `async def`, and handlers are called at once: pass a function that "
+            "puts the event into a queue"
+        )
+    names = _names(["*"] if events is None else [events] if isinstance(events, str) else events)
+    with _lock:
+        _attached[handler] = names
+        _share()
 
 
 def detach(handler: Handler) -> None:
     """Stop calling `handler`; harmless if it is not attached."""
-    _handlers.pop(handler, None)
-    _reported.difference_update([entry for entry in _reported if entry[0] == handler])
+    with _lock:
+        _attached.pop(handler, None)
+        _slowest.pop(handler, None)
+        _share()
+
+
+def _names(patterns: Collection[str]) -> frozenset[str]:
+    """Return the events that are meant."""
+    names: set[str] = set()
+    for pattern in patterns:
+        meant = [name for name in EVENTS if name == pattern or fnmatchcase(name, pattern)]
+        if not meant:
+            near = get_close_matches(pattern, EVENTS, n=3, cutoff=0.6)
+            hint = f"did you mean {', '.join(near)}?" if near else "docs/telemetry.md lists them all"
+            raise ConfigurationError(f"no telemetry event is named {pattern!r}; {hint}")
+        names.update(meant)
+    return frozenset(names)
+
+
+def _share() -> None:
+    """Bring `heard` up to date, in place and name by name: others read it meanwhile."""
+    for name in EVENTS:
+        handlers = tuple(handler for handler, names in _attached.items() if name in names)
+        if handlers:
+            heard[name] = handlers
+        else:
+            heard.pop(name, None)
 
 
 class Emitter:
@@ -58,22 +112,37 @@ class Emitter:
 
     def __call__(self, name: str, measurements: Mapping[str, float] | None = None, /, **metadata: Any) -> None:
         """Hand `name` to whoever listens; `measurements` are numbers, everything else is metadata."""
-        if _handlers:
-            _hand_out(TelemetryEvent(name, measurements or {}, {**self._shared, **metadata}))
+        handlers = heard.get(name)
+        if handlers:
+            self._hand_out(handlers, TelemetryEvent(name, measurements or {}, {**self._shared, **metadata}))
 
-    @property
-    def is_heard(self) -> bool:
-        """Whether anybody listens, for callers whose metadata costs something to gather."""
-        return bool(_handlers)
+    def _hand_out(self, handlers: tuple[Handler, ...], event: TelemetryEvent) -> None:
+        for handler in handlers:
+            began = perf_counter()
+            try:
+                handler(event)
+            except KeyboardInterrupt:  # somebody wants the process to end
+                raise
+            except BaseException as error:  # noqa: BLE001  # even a CancelledError of the handler's own
+                self._give_up(handler, event, error)
+            else:
+                seconds = perf_counter() - began
+                if seconds > SLOW_SECONDS:
+                    _warn_of_slowness(handler, event, seconds)
+
+    def _give_up(self, handler: Handler, event: TelemetryEvent, error: BaseException) -> None:
+        detach(handler)
+        logger.warning(
+            "telemetry handler %r raised on %s and was detached: %r", handler, event.name, error, exc_info=error
+        )
+        self("handler.detached", handler=repr(handler), event=event.name, error=repr(error))
 
 
-def _hand_out(event: TelemetryEvent) -> None:
-    for handler, names in tuple(_handlers.items()):
-        if names is not None and event.name not in names:
-            continue
-        try:
-            handler(event)
-        except Exception:  # a listener must never decide what happens to a run
-            if (handler, event.name) not in _reported:
-                _reported.add((handler, event.name))
-                logger.exception("telemetry handler %r failed on %s; further failures stay silent", handler, event.name)
+def _warn_of_slowness(handler: Handler, event: TelemetryEvent, seconds: float) -> None:
+    """Warn when a handler is slow, and again when it is twice as slow as it was."""
+    if seconds > 2 * _slowest.get(handler, 0.0):
+        _slowest[handler] = seconds
+        logger.warning(
+            "telemetry handler %r took %.0f ms on %s, while the instance stood still: hand events to a queue",
+            handler, seconds * 1000, event.name,
+        )  # fmt: skip

@@ -769,7 +769,7 @@ UPDATE continuum_tasks SET lease_owner = :owner
 
 -- tasks.details: Read what attempts need, the most urgent first.
 SELECT CAST(t.run_id AS text) AS run_id, t.generation, t.command_id, t.attempt, r.workflow, r.namespace, t.activity,
-       e.payload, t.options, e.key, t.details, r.trace_context
+       e.payload, t.options, e.key, t.details, t.available_at, r.trace_context
 FROM unnest(CAST(CAST(:w_of_run AS text) AS uuid[]), CAST(CAST(:w_of_generation AS text) AS integer[]),
             CAST(CAST(:w_of_command AS text) AS integer[])) AS w(of_run, of_generation, of_command)
 JOIN continuum_tasks AS t ON t.run_id = w.of_run AND t.generation = w.of_generation AND t.command_id = w.of_command

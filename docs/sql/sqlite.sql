@@ -661,7 +661,7 @@ UPDATE continuum_tasks SET lease_owner = :owner
 
 -- tasks.details: Read what attempts need, the most urgent first.
 SELECT CAST(t.run_id AS text) AS run_id, t.generation, t.command_id, t.attempt, r.workflow, r.namespace, t.activity,
-       e.payload, t.options, e.key, t.details, r.trace_context
+       e.payload, t.options, e.key, t.details, t.available_at, r.trace_context
 FROM (SELECT json_extract(value, '$[0]') AS of_run, json_extract(value, '$[1]') AS of_generation,
             json_extract(value, '$[2]') AS of_command FROM json_each(:w)) AS w
 JOIN continuum_tasks AS t ON t.run_id = w.of_run AND t.generation = w.of_generation AND t.command_id = w.of_command

@@ -43,8 +43,8 @@ async def test_two_nodes_race_for_runs_and_each_is_claimed_once(cluster: Cluster
     assert Counter(line.split()[0] for line in cluster.ledger) == dict.fromkeys(keys, 1)
     for run_id in runs:
         assert await cluster.types(a, run_id) == [ONCE[0], "begun", *ONCE[1:]]
-    resumed = [event["run_id"] for node in (a, b) for event in node.events("run.resumed")]
-    assert sorted(resumed) == sorted(runs)
+    claimed = [event["run_id"] for node in (a, b) for event in node.events("lease.acquired")]
+    assert sorted(claimed) == sorted(runs)
 
 
 async def test_an_owner_that_is_killed_is_taken_over_within_ttl_and_polls(

@@ -139,7 +139,7 @@ async def test_tasks_of_activities_that_are_not_served_here_are_left(stage: Stag
 # P1, P30: the result reaches its run by the inbox alone, without any nudge
 async def test_a_late_result_of_an_earlier_attempt_changes_nothing(stage: Stage) -> None:
     heard: list[telemetry.TelemetryEvent] = []
-    telemetry.attach(heard.append, ["activity.superseded"])
+    telemetry.attach(heard.append, ["activity.fenced"])
     host = await stage.still(activity_supervisor=False)
     run = await host.instance.start(one, "twice")
     first, second = await stage.still(run_supervisor=False), await stage.still(run_supervisor=False)
@@ -276,7 +276,7 @@ async def test_every_word_of_an_attempts_life_is_told(stage: Stage) -> None:
     telemetry.detach(heard.append)
     names = [event.name for event in heard if event.name.startswith("activity.")]
     assert names == [
-        "activity.started", "activity.retried", "activity.started", "activity.retried",
+        "activity.scheduled", "activity.started", "activity.retried", "activity.started", "activity.retried",
         "activity.started", "activity.completed",
     ]  # fmt: skip
     assert {event.metadata["run_id"] for event in heard if event.name.startswith("activity.")} == {run.run_id}

@@ -54,7 +54,11 @@ async def test_a_claimed_task_comes_with_all_that_an_attempt_needs(harness: Harn
     run = a_run(namespace="eu")
     start = a_start(run, scheduled(7, payload=b'["order-1",100]', key="order-1"), tasks=(task,))
     await land(journal, start)
-    assert await claim_tasks(journal) == [
+    claimed = await claim_tasks(journal)
+    due = claimed[0].available_at
+    assert due is not None
+    assert abs((await journal.now() - due).total_seconds()) < 60
+    assert claimed == [
         ClaimedTask(
             attempt=Attempt(TaskKey(start.run_id, 1, 7), OTHER, 1),
             workflow=start.run.workflow,
@@ -64,6 +68,7 @@ async def test_a_claimed_task_comes_with_all_that_an_attempt_needs(harness: Harn
             options=task.options,
             idempotency_key="order-1",
             trace_context=run.trace_context,
+            available_at=due,
         )
     ]
     (row,) = await harness.tasks()

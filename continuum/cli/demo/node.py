@@ -26,7 +26,7 @@ LEASE_TTL_SECONDS = 3.0  # instead of 30, so that the take-over is quick to watc
 POLL_SECONDS = 0.2  # instead of 1: orders come one by one, and both nodes should get some
 # Instead of 30: a client without workers does not tell the nodes that it has sent a signal, so they look.
 SIGNALS_SECONDS = 0.25
-TOLD = ("owner.dead", "recovery.swept", "runs.claimed", "owner.lost", "loop.crashed")
+TOLD = ("owner.dead", "recovery.swept", "dispatcher.claimed", "owner.lost", "loop.crashed")
 
 
 def main() -> None:

@@ -77,7 +77,7 @@ class Screen:
                 self.say(
                     f"{node}: freed {facts['runs']} run(s) and {facts['tasks']} running activity(ies) of dead nodes"
                 )
-            case "runs.claimed" if self._dead is not None:
+            case "dispatcher.claimed" if self._dead is not None:
                 self.say(f"{node}: claimed {facts['runs']} run(s)")
             case "owner.lost":
                 self.say(f"{node}: lost its lease and comes back under a new owner id")

@@ -27,11 +27,12 @@ Settled = Callable[[Verdict], object]
 class Entry:
     """A write, and who is told. `excludes` is the run that no other entry may write meanwhile."""
 
-    __slots__ = ("excludes", "settled", "write")
+    __slots__ = ("excludes", "queued_at", "settled", "write")
 
     def __init__(self, write: Write, settled: Settled) -> None:
         self.write = write
         self.settled: Settled | None = settled
+        self.queued_at: float | None = None  # by the clock, if anybody listens
         self.excludes = write.run_id if isinstance(write, TURNS) else None
 
 

@@ -25,7 +25,7 @@ class GroupCommitter:
         journal: where batches go.
         clock: paces the pauses.
         draw: jitters them.
-        emit: tells of `commit.flushed`, `commit.contended`, `commit.split`, `commit.ambiguous`.
+        emit: tells of what became of batches (`commit.*`).
         lanes: how many batches the journal takes at once; with one, everything travels in lane 0.
         batch_max: writes in one batch at most.
         queue_max: writes in the queue of a lane from which on `put` waits.

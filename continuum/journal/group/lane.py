@@ -26,8 +26,9 @@ from continuum.model.writes import (
     StartMany,
     Unwritable,
     Verdict,
+    Write,
 )
-from continuum.telemetry import Emitter
+from continuum.telemetry import Emitter, heard
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,8 @@ class Lane:
         """Queue an entry and wake the task, which will find all that this iteration of the loop has queued."""
         if not self.in_flight:
             self.last_answer = self._clock.monotonic()  # an idle database owed no answer until now
+        if heard:
+            entry.queued_at = self._clock.monotonic()
         self._queue.append(entry)
         self.in_flight += 1
         if self._task is None:
@@ -216,15 +219,16 @@ class Lane:
         except Ambiguous as error:
             self._emit("commit.ambiguous", {"writes": len(writes)}, lane=self._number, error=str(error))
             return await self._after_ambiguity(batch)
-        except JournalUnavailable:
+        except JournalUnavailable as error:
+            numbers = {"writes": len(writes), "failures": batch.failures + 1}
+            self._emit("commit.failed", numbers, lane=self._number, error=str(error))
             await self._pause(batch.failures + 1)  # here, not beside: nobody else in the lane would fare better
             return [replace(batch, failures=batch.failures + 1)]
         except Exception as error:  # noqa: BLE001  a bug in a journal must not end the lane that everyone waits behind
             return self._after_bug(batch, error)
         self.last_answer = self._clock.monotonic()
-        if self._emit.is_heard:
-            duration = self.last_answer - began
-            self._emit("commit.flushed", {"writes": len(writes), "duration_seconds": duration}, lane=self._number)
+        if "commit.flushed" in heard:
+            self._tell_of_flush(batch, began)
         if batch.is_frozen:
             verdicts = [await self._reconsidered(*one) for one in zip(batch.entries, verdicts, strict=True)]
         elif len(self._queue) * NEXT_FIRST_SHARE >= len(writes):
@@ -239,6 +243,20 @@ class Lane:
             self._settle(entry, verdict)
         self._wake()  # what was excluded may go now
 
+    def _tell_of_flush(self, batch: Batch, began: float) -> None:
+        numbers = {"writes": len(batch.entries), "duration_seconds": self.last_answer - began}
+        waits = [began - entry.queued_at for entry in batch.entries if entry.queued_at is not None]
+        if waits and not batch.failures:
+            numbers["wait_seconds"] = max(waits)
+        self._emit("commit.flushed", numbers, lane=self._number)
+
+    def _tell_of_refusal(self, write: Write, verdict: Refused | Unwritable) -> None:
+        facts = {"lane": self._number, "run_id": run_of(write), "write": type(write).__name__}
+        if isinstance(verdict, Refused):
+            self._emit("commit.refused", **facts, reason="fenced")
+        else:
+            self._emit("commit.refused", **facts, reason="unwritable", error=str(verdict.error))
+
     def _settle_all(self, entries: Iterable[Entry], verdict: Verdict) -> None:
         for entry in entries:
             self._settle(entry, verdict)
@@ -250,6 +268,8 @@ class Lane:
         self.in_flight -= 1
         if entry.excludes is not None:
             self._excluded.discard(entry.excludes)
+        if "commit.refused" in heard and isinstance(verdict, Refused | Unwritable):
+            self._tell_of_refusal(entry.write, verdict)
         try:
             settled(verdict)
         except Exception:  # whoever is told must not decide what becomes of the others

@@ -60,6 +60,7 @@ def _lease(store: MemoryStore, task: StoredTask, owner: str) -> ClaimedTask:
         idempotency_key=scheduled.event.key if scheduled is not None else None,
         details=task.details,
         trace_context=row.trace_context,
+        available_at=task.available_at,
     )
 
 

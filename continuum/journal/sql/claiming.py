@@ -122,6 +122,7 @@ class Tending(Part):
                 idempotency_key=row.key,
                 details=row.details,
                 trace_context=row.trace_context,
+                available_at=self._desk.reader.moment(row.available_at),
             )
             for row in await self._desk.ask(tasks.DETAILS, owner=owner, w=keys, ids=runs_of(keys))
         ]

@@ -14,7 +14,7 @@ from continuum.errors import ActivityFailed, DefinitionError, NotAllowedHere, No
 from continuum.model.events import PENDING, EventType
 from continuum.replay import context
 from continuum.replay.saga import Debt
-from continuum.replay.turns import Cancelled
+from continuum.replay.turns import Cancelled, Undone
 from tests.unit.replay.builders import CANCEL, ARun, a_run, broken, done, drift_of, lines, ping, signal
 
 
@@ -49,7 +49,7 @@ def undone(number: int) -> str:
     return f'activity_scheduled {number + 3} give_back {{"ticket":"t{4 - number}"}}'
 
 
-def test_the_newest_is_undone_first_each_with_its_result() -> None:
+def test_the_newest_is_answeredfirst_each_with_its_result() -> None:
     run = booked()
     assert run.events[-1] == undone(1)
     assert run.turn(done(4))[-1] == undone(2)
@@ -108,7 +108,7 @@ def test_what_is_bound_is_owed_from_scheduling_on() -> None:
     assert run.outcome == []
 
 
-def test_what_is_bound_is_undone_once_when_the_call_succeeded_too() -> None:
+def test_what_is_bound_is_answeredonce_when_the_call_succeeded_too() -> None:
     run = a_run(bound)
     assert len(run.turn(done(1, "t1"))) == 2
     run.turn(done(2))
@@ -135,7 +135,7 @@ def test_options_of_a_compensation_are_those_given() -> None:
     assert [one.options.queue for one in run.last.scheduled] == ["slow"]
 
 
-def test_one_call_can_be_undone_by_its_activity_or_by_its_result() -> None:
+def test_one_call_can_be_answeredby_its_activity_or_by_its_result() -> None:
     async def flow() -> list[bool]:
         tickets = [await book(seat) for seat in (1, 2, 3)]
         return [
@@ -169,7 +169,7 @@ def test_a_single_compensation_that_fails_raises() -> None:
     assert run.outcome == "builtins.RuntimeError"
 
 
-def test_nothing_is_undone_twice() -> None:
+def test_nothing_is_answeredtwice() -> None:
     async def flow() -> int:
         await book(1)
         await compensate(book)
@@ -344,7 +344,7 @@ def test_timers_of_the_code_do_not_fire_any_more() -> None:
     assert (run.turn(after=10), run.last.deadline) == ([], None)
 
 
-def test_other_code_than_that_which_was_undone_is_drift() -> None:
+def test_other_code_than_that_which_was_answeredis_drift() -> None:
     run = booked("wait")
     run.turn(CANCEL)
 
@@ -395,3 +395,15 @@ def test_a_run_that_has_not_begun_owes_nothing() -> None:
     again = run.fresh()
     again.replay([started, *turn.events])
     assert again.outcome == Cancelled()
+
+
+def test_a_turn_tells_what_it_undoes_and_what_is_undone() -> None:
+    run = booked()
+    (asked,) = run.last.scheduled
+    assert (asked.activity, asked.undoes) == ("give_back", "seat.book")
+    run.turn(done(4))
+    assert run.last.undone == (Undone(4, "give_back", "seat.book", None),)
+    run.turn(broken(5, RuntimeError("no")))
+    (answered,) = run.last.undone
+    assert (answered.command_id, answered.failure and answered.failure.message) == (5, "no")
+    assert run.replayed().turn((), run.at).undone == ()

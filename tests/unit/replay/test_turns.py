@@ -412,3 +412,29 @@ def test_tasks_that_ended_are_forgotten() -> None:
 
     assert len(run.machine._loop._tasks) < 65
     assert lines(run.history) == ["started"]
+
+
+async def _naps() -> None:
+    await asyncio.gather(asyncio.sleep(1), asyncio.sleep(3), asyncio.sleep(9))
+
+
+def test_a_turn_tells_which_deadlines_it_met() -> None:
+    run = a_run(_naps)
+    run.turn(after=4)
+    assert run.last.fired == (START + timedelta(seconds=1), START + timedelta(seconds=3))
+    assert run.replayed().turn((), run.at).fired == ()
+
+
+def test_a_signal_is_kept_until_the_code_takes_it() -> None:
+    async def flow() -> None:
+        await context.wait_signal("first")
+        await context.wait_signal("second")
+
+    run = a_run(flow)
+    early, late = (
+        Answer(EventType.SIGNAL_RECEIVED, None, str(number), name) for number, name in enumerate(["second", "first"])
+    )
+    run.turn(early)
+    kept = [run.machine.keeps_signal("0"), run.machine.keeps_signal("1")]
+    run.turn(late)
+    assert [*kept, run.machine.keeps_signal("0")] == [True, False, False]
