@@ -1,11 +1,14 @@
 """Runs migrations on either dialect, online and offline, one at a time however many processes try.
 
-Where to: `config.attributes["connection"]` (what `continuum.migrate` gives), else `-x url=…`, else the environment
-variable CONTINUUM_DATABASE_URL. `-x schema=…` names the schema on PostgreSQL, which is created if need be.
+Where to: `config.attributes["connection"]` (what `continuum.migrate` gives), else `-x url=…`, else `-x tenant=…` (see
+`continuum.tenants`), else the environment variable CONTINUUM_DATABASE_URL. `-x schema=…` names the schema on PostgreSQL,
+which is created if need be; a tenant has its own.
 
 PostgreSQL: everything in one transaction, behind an advisory lock that is taken before anything else: CREATE SCHEMA IF
-NOT EXISTS races with itself. Migrations wait for other people's table locks only briefly, because everybody who comes
-after them would wait as well. SQLite: everything inside BEGIN IMMEDIATE.
+NOT EXISTS races with itself. The lock belongs to the schema, so that tenants of one database need not wait for each
+other, and to the transaction, so that it is right behind PgBouncer too. Another migration of the same tables is waited
+for, but not for ever; other people's table locks only briefly, because everybody who comes after us would wait as well.
+SQLite: everything inside BEGIN IMMEDIATE.
 
 Alembic's context is global to the process: `continuum.migrate` runs all upgrades of a process in one thread.
 """
@@ -16,26 +19,52 @@ from typing import Any
 
 from alembic import context
 from alembic.util import CommandError
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, inspect
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from continuum import tenants
+from continuum.errors import ConfigurationError
 from continuum.journal.sql.stamping import HOSTED
 from continuum.journal.sql.tables import VERSION_TABLE, metadata
+from continuum.tenants import Tenant
 
-ADVISORY_LOCK = 0x636F6E74696E7575  # "continuu"; of the database, whichever schema
+TURN_TIMEOUT = "300s"  # for another migration of the same tables, which may build an index
 LOCK_TIMEOUT = "5s"
 
+ARGUMENTS = ("url", "schema", "tenant")
+
 arguments = context.get_x_argument(as_dictionary=True)
-schema: str | None = context.config.attributes.get("schema") or arguments.get("schema") or None
+
+
+def chosen() -> Tenant | None:
+    """Return the tenant that `-x tenant=…` names."""
+    unknown = sorted(set(arguments) - set(ARGUMENTS))
+    if unknown:
+        raise SystemExit(f"-x {unknown[0]}=… is not known here; there are: {', '.join(ARGUMENTS)}")
+    name = arguments.get("tenant")
+    if not name:
+        return None
+    if arguments.get("url") or arguments.get("schema"):
+        raise SystemExit("-x tenant=… says which database and schema: leave -x url= and -x schema= out")
+    try:
+        return tenants.tenant(str(name))
+    except ConfigurationError as error:
+        raise SystemExit(error.message) from error
+
+
+tenant = chosen()
+schema: str | None = (
+    context.config.attributes.get("schema") or (tenant.schema if tenant else arguments.get("schema")) or None
+)
 
 
 def target() -> str:
     """Return the URL to migrate."""
-    url = arguments.get("url") or os.environ.get("CONTINUUM_DATABASE_URL")
+    url = tenant.url if tenant else arguments.get("url") or os.environ.get("CONTINUUM_DATABASE_URL")
     if not url:
         raise SystemExit(
-            "Which database? alembic -x url=postgresql+asyncpg://… upgrade head (or CONTINUUM_DATABASE_URL)"
+            "Which database? alembic -x url=postgresql+asyncpg://… upgrade head (or -x tenant=…, CONTINUUM_DATABASE_URL)"
         )
     return url
 
@@ -76,7 +105,13 @@ def quoted(name: str) -> str:
 
 def preparations() -> list[str]:
     """Return what comes before the first migration on PostgreSQL."""
-    statements = [f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})", f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"]
+    whose = "current_schema()" if schema is None else f"'{schema.replace(chr(39), 2 * chr(39))}'"
+    number = f"CAST(CAST('x' || substr(md5('continuum ' || {whose}), 1, 16) AS bit(64)) AS bigint)"
+    statements = [
+        f"SET LOCAL lock_timeout = '{TURN_TIMEOUT}'",
+        f"SELECT pg_advisory_xact_lock({number})",
+        f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'",
+    ]
     if schema is not None:
         statements += [f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}", f"SET LOCAL search_path TO {quoted(schema)}"]
     return statements
@@ -102,7 +137,7 @@ def run_on(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN" if postgres else "BEGIN IMMEDIATE")
     try:
         for statement in preparations() if postgres else []:
-            connection.execute(text(statement))
+            connection.exec_driver_sql(statement)
         refuse_hosted(connection)
         context.configure(connection=connection, **options(connection.dialect.name))
         with context.begin_transaction():

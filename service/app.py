@@ -34,12 +34,13 @@ def create_app(settings: Settings | None = None, **options: Any) -> FastAPI:
     chosen = settings or Settings()  # type: ignore[call-arg]  # from the environment
     for module in chosen.workflows.split(","):
         importlib.import_module(module.strip())
-    engines = {name: create_async_engine(url, pool_pre_ping=True) for name, url in chosen.tenants.items()}
+    engines = {name: create_async_engine(one.url, pool_pre_ping=True) for name, one in chosen.tenants.items()}
     tenants = Children()
     for name, engine in engines.items():
         tenants += continuum.children(
             name=name,
             engine=engine,
+            schema=chosen.tenants[name].schema,
             node=chosen.node,
             migrations=chosen.migrations,
             lease_ttl=chosen.lease_ttl,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from continuum.tenants import Tenant, of_entries
 
 
 class Settings(BaseSettings):
@@ -13,17 +15,14 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="CONTINUUM_", env_nested_delimiter="__")
 
-    tenants: dict[str, str] = Field(
+    tenants: dict[str, Tenant] = Field(
         min_length=1, description="Instance name → database URL: CONTINUUM_TENANTS__orders=postgresql+asyncpg://…"
     )
     workflows: str = Field(default="service.workflows", description="Modules to import, separated by commas.")
-    node: str | None = Field(
-        default=None, description="This node's name in leases and telemetry; default: the host's name."
-    )
+    node: str | None = Field(default=None, description="This node's name in leases; default: the host's name.")
     migrations: Literal["check", "upgrade", "off"] = "check"
     lease_ttl: float = Field(default=30.0, gt=0, description="Seconds until a dead node's runs are taken over.")
     drain_timeout: float = Field(default=10.0, gt=0, description="Seconds that a stop waits for what is under way.")
-
     advertise_url: str | None = Field(
         default=None,
         description="Where other nodes reach this process, with the prefix: http://10.0.0.5:8000/continuum",
@@ -34,6 +33,12 @@ class Settings(BaseSettings):
     api_token: SecretStr | None = Field(
         default=None, description="Clients must send it as a bearer token; default: none."
     )
+
+    @field_validator("tenants", mode="before")
+    @classmethod
+    def _as_written(cls, entries: Any) -> Any:
+        """Read what `continuum migrate --all-tenants` reads: a URL, or `…__orders__url` and `…__orders__schema`."""
+        return of_entries(entries, "the environment")
 
     @property
     def peer_secrets(self) -> list[str] | None:

@@ -6,13 +6,15 @@ import importlib
 import io
 import re
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 import continuum
-from continuum.cli import changes, migrating, runs, schedules
+from continuum import tenants
+from continuum.cli import changes, fleet, migrating, runs, schedules
 from continuum.cli.demo import command as demonstration
 from continuum.errors import ConfigurationError, ContinuumError
 
@@ -82,13 +84,47 @@ def migrate(
     schema: Annotated[
         str | None, typer.Option("--schema", help="PostgreSQL: the schema of the tables.", show_default=False)
     ] = None,
+    tenant: Annotated[
+        str | None, typer.Option("--tenant", help="A configured tenant, instead of a URL.", show_default=False)
+    ] = None,
+    all_tenants: Annotated[bool, typer.Option("--all-tenants", help="Every configured tenant.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Change nothing; exit 1 if there is something to do.")] = False,
     sql: Annotated[
         bool, typer.Option("--sql", help="Change nothing; print the SQL that makes the tables from nothing.")
     ] = False,
+    into: Annotated[
+        Path | None,
+        typer.Option("--into", help="--all-tenants --sql: a folder for a script per tenant.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="--all-tenants: print what became of each as JSON.")] = False,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="--all-tenants: how many at once.")] = 4,
+    rename: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            "--rename",
+            metavar="OLD NEW",
+            help="Give the tables of a stopped instance to a new name.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Create or upgrade Continuum's tables; safe from several processes at once."""
-    sys.exit(migrating.run(url=url, schema=schema, checks=check, prints=sql))
+    if sum((check, sql, rename is not None)) > 1:
+        raise ConfigurationError("--check, --sql and --rename exclude each other: choose one")
+    if sum((all_tenants, tenant is not None, url is not None or schema is not None)) > 1:
+        raise ConfigurationError("--all-tenants, --tenant and --url with --schema exclude each other: choose one")
+    if all_tenants:
+        if rename is not None or (into is not None and not sql) or (as_json and sql):
+            raise ConfigurationError(
+                "--all-tenants goes alone, with --check or with --sql; --into with --sql, --json without"
+            )
+        sys.exit(fleet.run(checks=check, prints=sql, into=into, as_json=as_json, jobs=jobs))
+    if into is not None or as_json:
+        raise ConfigurationError("--into and --json are for --all-tenants")
+    if tenant is not None:
+        chosen = tenants.tenant(tenant)
+        url, schema = chosen.url, chosen.schema
+    sys.exit(migrating.run(url=url, schema=schema, checks=check, prints=sql, renames=rename))
 
 
 @app.command()

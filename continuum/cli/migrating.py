@@ -1,5 +1,7 @@
 """`continuum migrate`: brings the tables of one database to the newest revision, or says that they are not there.
 
+What does it for all tenants is `continuum.cli.fleet`.
+
 What can go wrong, each with its own answer: no URL, a URL of a driver that is not async, of another database, of none
 that answers, tables that a newer version of Continuum has made.
 """
@@ -22,28 +24,29 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from continuum.composition.building import DATABASE_URL
+from continuum.composition.options import checked_name
 from continuum.errors import ConfigurationError, SchemaNotReady
-from continuum.journal.sql import head, migrate, revision_of
+from continuum.journal.sql import head, migrate, rename, revision_of
 from continuum.journal.sql.migrating import config
 
 DRIVERS = {"postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg", "sqlite": "sqlite+aiosqlite"}
 ALEMBIC = "alembic.runtime.migration"  # the logger on which Alembic names each step
 
 
-def run(*, url: str | None, schema: str | None, checks: bool, prints: bool) -> int:
-    """Migrate, check or print; return the exit code.
+def run(
+    *, url: str | None, schema: str | None, checks: bool, prints: bool, renames: tuple[str, str] | None = None
+) -> int:
+    """Migrate, check, print or rename; return the exit code.
 
     Raises:
-        ConfigurationError: it cannot be told which database, or it cannot hold a journal.
+        ConfigurationError: it cannot be told which database, it cannot hold a journal, or the name cannot be changed.
         SchemaNotReady: (`checks`) there is something to do; the message has the command.
         JournalUnavailable: the database does not answer.
     """
-    if checks and prints:
-        raise ConfigurationError(
-            "--check and --sql exclude each other: the one asks the database, the other needs none"
-        )
     target = url_of(url)
-    if prints:
+    if renames is not None:
+        asyncio.run(_rename(target, schema, *renames))
+    elif prints:
         print_sql(target, schema)
     elif checks:
         asyncio.run(_check(target, schema, shown=_command(url, target, schema)))
@@ -93,16 +96,23 @@ async def _check(url: URL, schema: str | None, *, shown: str) -> None:
     file = missing_file(url)
     if file is not None:  # to look into it would make it
         raise SchemaNotReady(f"there is no file {file}. Run\n    {shown}")
-    engine = _engine(url)
+    engine = engine_of(url)
     found, newest = await revision_of(engine, schema=schema), head()
     if found is None or found < newest:
         state = "has no Continuum tables" if found is None else f"is at revision {found}"
-        raise SchemaNotReady(f"{_where(url, schema)} {state}, this version needs revision {newest}. Run\n    {shown}")
-    print(f"{_where(url, schema)} is at revision {found}: nothing to do.")
+        raise SchemaNotReady(f"{where_of(url, schema)} {state}, this version needs revision {newest}. Run\n    {shown}")
+    print(f"{where_of(url, schema)} is at revision {found}: nothing to do.")
+
+
+async def _rename(url: URL, schema: str | None, old: str, new: str) -> None:
+    if missing_file(url):
+        raise SchemaNotReady(f"there is no file {url.database}")
+    await rename(engine_of(url), old, checked_name(new), schema=schema)
+    print(f"{where_of(url, schema)} belongs to the instance {new!r} now.")
 
 
 async def _upgrade(url: URL, schema: str | None) -> None:
-    engine, where, newest = _engine(url), _where(url, schema), head()
+    engine, where, newest = engine_of(url), where_of(url, schema), head()
     console = Console(soft_wrap=True, highlight=False)
     with console.status(f"asking {where}"):
         before = None if missing_file(url) else await revision_of(engine, schema=schema)
@@ -133,11 +143,13 @@ class _Steps(logging.Handler):
             print(f"  {record.getMessage().partition('-> ')[2]}", flush=True)
 
 
-def _engine(url: URL) -> AsyncEngine:
+def engine_of(url: URL) -> AsyncEngine:
+    """Return an engine that keeps no connection."""
     return create_async_engine(url, poolclass=NullPool)
 
 
-def _where(url: URL, schema: str | None) -> str:
+def where_of(url: URL, schema: str | None) -> str:
+    """Return how a database is called in what is said of it; without its password."""
     shown = url.render_as_string(hide_password=True)
     return shown if schema is None else f"schema {schema!r} of {shown}"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
@@ -14,12 +13,12 @@ from continuum.definitions.activity import Activity
 from continuum.definitions.workflow import Workflow
 from continuum.errors import ConfigurationError
 from continuum.model.failure import DETAILS_MAX
+from continuum.model.names import is_instance_name
 from continuum.model.policy import Duration, seconds
 from continuum.replay.guard import GUARD_MODES, GuardMode
 from continuum.replay.machine import DEPTH_MAX
 from continuum.runtime.signing import Keys, keys_of
 
-NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 Check = Callable[[str, Any], Any]
 
 
@@ -283,7 +282,7 @@ def checked_name(name: Any) -> str:
     Raises:
         ConfigurationError: it does not match `[A-Za-z0-9_.-]{1,64}`.
     """
-    if isinstance(name, str) and NAME.fullmatch(name):
+    if is_instance_name(name):
         return name
     raise ConfigurationError(f"an instance name has 1 to 64 letters, digits, '_', '.' or '-', not {name!r}")
 

@@ -359,6 +359,14 @@ INSERT INTO continuum_instances (name, created_at) VALUES (:name, clock_timestam
 -- opening.instance: Ask which instance the tables belong to.
 SELECT name FROM continuum_instances;
 
+-- opening.rename: Let the tables belong to another instance name, while no process of the old one lives.
+UPDATE continuum_instances SET name = :new
+WHERE name = :old AND NOT EXISTS (SELECT 1 FROM continuum_owners WHERE expires_at > clock_timestamp())
+RETURNING name;
+
+-- opening.living: Ask which nodes live.
+SELECT node FROM continuum_owners WHERE expires_at > clock_timestamp();
+
 -- notices.notify: Tell whoever listens.
 SELECT pg_notify(:channel, p.payload) FROM unnest(CAST(:payloads AS text[])) AS p(payload);
 

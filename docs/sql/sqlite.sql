@@ -275,6 +275,14 @@ INSERT INTO continuum_instances (name, created_at) VALUES (:name, :now) ON CONFL
 -- opening.instance: Ask which instance the tables belong to.
 SELECT name FROM continuum_instances;
 
+-- opening.rename: Let the tables belong to another instance name, while no process of the old one lives.
+UPDATE continuum_instances SET name = :new
+WHERE name = :old AND NOT EXISTS (SELECT 1 FROM continuum_owners WHERE expires_at > :now)
+RETURNING name;
+
+-- opening.living: Ask which nodes live.
+SELECT node FROM continuum_owners WHERE expires_at > :now;
+
 -- owners --------------------------------------------------------------------------------------------------------------
 
 -- owners.register: Insert an owner row, before any lease in its name.

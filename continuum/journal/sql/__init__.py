@@ -1,6 +1,6 @@
 """The journal on SQLite and PostgreSQL; see `continuum.journal.sql.journal`."""
 
 from continuum.journal.sql.journal import SqlJournal
-from continuum.journal.sql.migrating import head, instance_of, migrate, revision_of
+from continuum.journal.sql.migrating import head, instance_of, migrate, rename, revision_of
 
-__all__ = ["SqlJournal", "head", "instance_of", "migrate", "revision_of"]
+__all__ = ["SqlJournal", "head", "instance_of", "migrate", "rename", "revision_of"]

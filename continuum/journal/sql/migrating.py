@@ -30,6 +30,7 @@ from continuum.journal.sql.statements.book import Book
 
 _THREAD = ThreadPoolExecutor(max_workers=1, thread_name_prefix="continuum-migrate")
 _SECONDS = 30.0
+LOCK_TIMED_OUT = "55P03"  # SQLSTATE lock_not_available
 _PACKAGE = Path(__file__).resolve().parents[2]
 
 
@@ -87,11 +88,19 @@ async def _run(engine: AsyncEngine, upgrade: Callable[[Connection], None]) -> No
             await connection.execution_options(isolation_level="AUTOCOMMIT")
             await connection.run_sync(upgrade)
     except (OSError, DBAPIError) as error:
-        raise JournalUnavailable(f"cannot migrate {engine.url!r}: {error}") from error
+        raise JournalUnavailable(f"cannot migrate {engine.url!r}: {error}{_advice(error)}") from error
     except CommandError as error:
         raise ConfigurationError(f"{engine.url!r} cannot be migrated: {error}") from error
     finally:
         await engine.dispose()
+
+
+def _advice(error: Exception) -> str:
+    if getattr(getattr(error, "orig", None), "sqlstate", None) != LOCK_TIMED_OUT:
+        return ""
+    return (
+        "\nAnother migration, or a long transaction, had these tables for too long. Nothing was changed: run it again."
+    )
 
 
 async def revision_of(engine: AsyncEngine, *, schema: str | None = None) -> str | None:
@@ -104,6 +113,17 @@ async def instance_of(engine: AsyncEngine, *, schema: str | None = None) -> str 
     """Return the name of the instance that the tables belong to; None if there are none, or nobody has used them."""
     async with _desk(engine, schema) as desk:
         return None if await opening.revision_of(desk) is None else await opening.instance_of(desk)
+
+
+async def rename(engine: AsyncEngine, old: str, new: str, *, schema: str | None = None) -> None:
+    """Let tables that belong to the instance `old` belong to `new`, while no process runs under the old name.
+
+    Raises:
+        ConfigurationError: they do not belong to it, or it runs. SchemaNotReady: there are no tables.
+        JournalUnavailable: the database does not answer.
+    """
+    async with _desk(engine, schema) as desk:
+        await opening.rename_instance(desk, engine, old, new)
 
 
 @asynccontextmanager

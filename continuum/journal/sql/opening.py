@@ -127,7 +127,28 @@ async def claim_tables(desk: Desk, instance: str) -> None:
     if name != instance:
         table = desk.book.dialect.table("continuum_instances", desk.book.schema)
         raise SchemaTaken(
-            f"these tables belong to the instance {name!r}, not to {instance!r}: give each instance a database, or "
-            "on PostgreSQL a schema, of its own. If it is the same instance under a new name, and no process runs under "
-            f"the old one, set {table}.name to the new one"
+            f"these tables belong to the instance {name!r}, not to {instance!r} (see {table}): give each instance a "
+            "database, or on PostgreSQL a schema, of its own. If it is the same instance under a new name, and no "
+            f"process runs under the old one: continuum migrate --rename {name} {instance}"
         )
+
+
+async def rename_instance(desk: Desk, engine: AsyncEngine, old: str, new: str) -> None:
+    """Let tables that belong to `old` belong to `new`.
+
+    Raises:
+        ConfigurationError: they do not belong to it, or it has a process that lives. SchemaNotReady: no tables.
+    """
+    await check_revision(desk, engine)
+    if await desk.change(opening.RENAME, old=old, new=new):
+        return
+    name = await instance_of(desk)
+    if name != old:
+        belongs = "to nobody yet" if name is None else f"to the instance {name!r}"
+        raise ConfigurationError(f"these tables belong {belongs}, not to {old!r}")
+    rows = await desk.ask(opening.LIVING)
+    nodes = ", ".join(sorted({row.node for row in rows})) or "one that has just stopped"
+    raise ConfigurationError(
+        f"{old!r} runs on {nodes}: stop it first. A process that was killed counts until its lease has run out "
+        "(lease_ttl, 30 s unless it was told otherwise)"
+    )

@@ -14,6 +14,7 @@ Tables made of parameters are JSON, which carries no blobs: rows with payloads g
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ from continuum.errors import ConfigurationError, ContinuumError, JournalUnavaila
 from continuum.journal.port import Ambiguous, BadData, Contended
 from continuum.journal.sql.dialects import Columns, Manner, Rows, folded
 
+SWITCH_SECONDS = 0.02  # between two tries to switch a file to WAL that somebody writes to
 _MICROSECOND = timedelta(microseconds=1)
 _CLOCK = SystemClock()
 
@@ -130,7 +132,7 @@ class Sqlite:
         lock_timeout_seconds: float,
     ) -> Manner:
         """Make a new connection ours; return how to speak on it."""
-        mode = (await connection.exec_driver_sql("PRAGMA journal_mode=WAL")).scalar_one()
+        mode = await self._write_ahead(connection)
         if mode != "wal":
             raise ConfigurationError(
                 f"SQLite stays in journal_mode={mode}: the database must be a file on a local disk"
@@ -138,6 +140,21 @@ class Sqlite:
         for pragma in ("synchronous=FULL", f"busy_timeout={int(lock_timeout_seconds * 1000)}"):
             await connection.exec_driver_sql(f"PRAGMA {pragma}")
         return self
+
+    async def _write_ahead(self, connection: AsyncConnection) -> str:
+        """Switch to WAL; return the mode. Another process may just be making the first tables in this file.
+
+        It refuses to wait for a writer, whatever `busy_timeout` says; who connects bounds how long this may take.
+        """
+        while True:
+            try:
+                mode: str = (await connection.exec_driver_sql("PRAGMA journal_mode=WAL")).scalar_one()
+            except DBAPIError as error:
+                if not isinstance(self.fault(error, pure=True), Contended):
+                    raise
+                await asyncio.sleep(SWITCH_SECONDS)
+            else:
+                return mode
 
     def is_open(self, driver: Any) -> bool:  # noqa: ARG002  a file does not hang up
         """Whether the driver believes in its connection."""

@@ -28,6 +28,18 @@ CLAIM_TABLES = Statement(
 
 INSTANCE = Statement("opening.instance", "Ask which instance the tables belong to.", "SELECT name FROM {instances}")
 
+RENAME = Statement(
+    "opening.rename",
+    "Let the tables belong to another instance name, while no process of the old one lives.",
+    """
+UPDATE {instances} SET name = :new
+WHERE name = :old AND NOT EXISTS (SELECT 1 FROM {owners} WHERE expires_at > {now})
+RETURNING name
+""",
+)
+
+LIVING = Statement("opening.living", "Ask which nodes live.", "SELECT node FROM {owners} WHERE expires_at > {now}")
+
 # At its commit a NOTIFY takes a lock on the whole database: never inside a batch.
 NOTIFY = Statement(
     "notices.notify",
