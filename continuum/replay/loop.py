@@ -187,11 +187,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self, coro: Coroutine[Any, Any, T], name: object = None, context: contextvars.Context | None = None
     ) -> asyncio.Task[T]:
         if not self._tasks:
-            _open_loops[id(self)] = self
+            _open_loops.add(self)
         self._named += 1
         label = str(name) if name else f"Task-{self._named}"
         own = contextvars.copy_context() if context is None else context  # which is falsy while it is empty
         task = WorkflowTask(self._identity(), coro, self, label, own)
+        asyncio_tasks._unregister_task(task)  # the host's `all_tasks()` looks at each one that the process knows
         # The machine closes what is left of a run; asyncio's complaint about pending tasks would be noise.
         task._log_destroy_pending = False  # type: ignore[attr-defined]
         if len(self._tasks) >= TASKS_PRUNED_AT and len(self._tasks) & (len(self._tasks) - 1) == 0:
@@ -287,7 +288,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         if self._tasks:
             self._close_all()
         self.owner = _NOBODY  # no cycle is left: the run's memory is free at once, not at the next garbage collection
-        _open_loops.pop(id(self), None)
+        _open_loops.discard(self)
 
     def refuse(self) -> None:
         """Raise NotAllowedHere, once in each task, if the loop is shut: nothing more can be asked for."""
@@ -331,12 +332,12 @@ _NOBODY = _Nobody()
 
 # A parked coroutine must not be garbage collected before it was shut: its `finally:` blocks would run in whatever
 # loop happens to be running, and an activity called there would really be performed. So open loops are kept alive.
-_open_loops: dict[int, WorkflowLoop] = {}
+_open_loops: set[WorkflowLoop] = set()
 
 
 @atexit.register
 def _shut_all() -> None:
-    for loop in list(_open_loops.values()):
+    for loop in list(_open_loops):
         loop.shut()
 
 

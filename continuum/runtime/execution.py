@@ -70,7 +70,7 @@ class Execution:
         self._ledger = Ledger(facts, owner=owner, token=token)
         self.phase = STARTING
         self._home = home
-        self._mailbox: list[Letter] = []
+        self._mailbox: list[Letter] | None = None  # made when it is needed: most runs wait
         self._taken: set[str] | None = None  # ids of messages that were read from the inbox or stand in the history
         self._repeated: dict[str, Message] | None = None  # read before, and in the inbox again: to be deleted
         self._errands = 0  # messages of its own to other runs that are on their way
@@ -125,17 +125,18 @@ class Execution:
         self.phase = RESIDENT
         self._snapshot_seq = loaded.snapshot_seq
         self._taken = {event.message_id for event in history if event.message_id is not None}
-        early = self._mailbox  # handed in since the claim
+        early = self._take_mailbox()  # handed in since the claim
         self._repeated = {
             message.message_id: message for message in loaded.messages if message.message_id in self._taken
         }
-        self._mailbox = [Letter(message, is_stored=True) for message in loaded.messages if self._takes(message)]
-        self._mailbox += [letter for letter in early if not letter.is_stored or self._takes(letter.message)]
+        letters = [Letter(message, is_stored=True) for message in loaded.messages if self._takes(message)]
+        letters += [letter for letter in early if not letter.is_stored or self._takes(letter.message)]
         self._written = history[-1].seq if history else 0
         self._resumed = (self._written, history[-1].at) if history else None
-        if any(letter.message.kind is MessageKind.CANCEL for letter in self._mailbox):
-            self._cancel(self._take_mailbox())
+        if any(letter.message.kind is MessageKind.CANCEL for letter in letters):
+            self._cancel(letters)
             return
+        self._mailbox = letters
         if loaded.unreadable is not None:
             self._block(loaded.unreadable)
             return
@@ -167,7 +168,7 @@ class Execution:
         """Take a letter into the next turn; False: it must go the durable way."""
         if self.phase not in (STARTING, RESIDENT):
             return False
-        self._mailbox.append(letter)
+        self._put(letter)
         self._plan()
         return True
 
@@ -176,13 +177,13 @@ class Execution:
         if self.phase not in (STARTING, RESIDENT):
             return
         if self._takes(message):
-            self._mailbox.append(Letter(message, is_stored=True))
+            self._put(Letter(message, is_stored=True))
             self._plan()
         elif not self._is_underway(message):
             self._repeat(message)
 
     def _is_underway(self, message: Message) -> bool:
-        letters = (*self._mailbox, *(self._flight.letters if self._flight is not None else ()))
+        letters = (*(self._mailbox or ()), *(self._flight.letters if self._flight is not None else ()))
         return any(letter.message.message_id == message.message_id for letter in letters)
 
     def _repeat(self, message: Message) -> None:
@@ -256,8 +257,14 @@ class Execution:
         return True
 
     def _take_mailbox(self) -> list[Letter]:
-        letters, self._mailbox = self._mailbox, []
-        return letters
+        letters, self._mailbox = self._mailbox, None
+        return letters or []
+
+    def _put(self, letter: Letter) -> None:
+        if self._mailbox is None:
+            self._mailbox = [letter]
+        else:
+            self._mailbox.append(letter)
 
     def _plan(self) -> None:
         if not self._is_planned and self._flight is None:
@@ -295,7 +302,7 @@ class Execution:
             # A cancel goes first in a turn; it is late if replay had found the code continuing before there was a turn.
             late = [letter for letter in letters if letter.message.kind is MessageKind.COMPENSATE]
             letters = [letter for letter in letters if letter not in late]
-            self._mailbox = [*late, *self._mailbox]
+            self._mailbox = [*late, *(self._mailbox or ())]
             ends = self._ledger.continuation(turn, turn.outcome, letters, base_seq=self._written)
             self._fly(Flight(ends, turn, letters, ()))
             return
@@ -366,7 +373,7 @@ class Execution:
             self._tell(verdict)
         else:
             self._unreserve(flight)
-            self._mailbox = [*flight.letters, *self._mailbox]
+            self._mailbox = [*flight.letters, *(self._mailbox or ())]
             if isinstance(verdict, Unwritable) and flight.write.state is not RunState.BLOCKED:
                 self._block(f"the database refuses what this turn wrote: {verdict.error}")
             else:

@@ -99,7 +99,7 @@ def an_execution_that_takes_letters_while_it_leaves(patch: Patch) -> None:
     def offer(self: Execution, letter: Letter) -> bool:
         if self.phase is Phase.GONE:
             return False
-        self._mailbox.append(letter)
+        self._put(letter)
         return True
 
     patch.setattr(Execution, "offer", offer)

@@ -200,6 +200,11 @@ CALLS: tuple[Rule, ...] = (
         "brings another event loop; a workflow has one of its own",
         "`await` it, or start it with `asyncio.create_task(...)`",
     ),
+    Rule(
+        ("asyncio.all_tasks",),
+        "lists the host's tasks, of which a workflow's are none",
+        "keep the tasks that you make, or make them in an `asyncio.TaskGroup()`",
+    ),
     Rule(("trio", "curio", "gevent", "eventlet"), "brings another event loop", TASK),
     # --- continuum itself
     Rule(

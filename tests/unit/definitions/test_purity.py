@@ -146,6 +146,7 @@ IMPURE = [
     ("", "await asyncio.to_thread(len, 'x')", "asyncio.to_thread"),
     ("", "await asyncio.get_running_loop().run_in_executor(None, len, 'x')", "loop.run_in_executor"),
     ("", "loop = asyncio.get_event_loop()\nawait loop.run_in_executor(None, len, 'x')", "loop.run_in_executor"),
+    ("", "asyncio.all_tasks()", "asyncio.all_tasks"),
     ("", "await asyncio.create_subprocess_exec('ls')", "asyncio.create_subprocess_exec"),
     ("", "await asyncio.open_connection('x', 1)", "asyncio.open_connection"),
     ("from asyncio import run", "run(flow)", "asyncio.run"),

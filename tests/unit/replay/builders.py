@@ -254,6 +254,6 @@ def no_machine_outlives() -> Iterator[None]:
     """Shut what a test leaves behind, and hold that nothing of it reports an error that nobody sees."""
     before = set(loop_module._open_loops)
     yield
-    for key, loop in list(loop_module._open_loops.items()):
-        if key not in before:
+    for loop in list(loop_module._open_loops):
+        if loop not in before:
             loop.shut()

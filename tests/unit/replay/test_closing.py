@@ -40,7 +40,7 @@ def closed(run: ARun) -> ARun:
     assert run.machine.turn((), run.at).events == ()
     assert run.history == before
     assert performed == []
-    assert id(run.machine._loop) not in loop_module._open_loops
+    assert run.machine._loop not in loop_module._open_loops
     return run
 
 
