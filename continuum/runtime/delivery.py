@@ -7,6 +7,7 @@ What goes the durable way is fenced by the database alone: a result by its task'
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Protocol
 
 from continuum.errors import JournalUnavailable
@@ -164,10 +165,8 @@ class Delivery:
                 letter.settled(Unwritable(stopped))
 
     async def post(self, message: Message) -> Verdict:
-        """Put a message into its run's inbox and nudge whoever can read it."""
-        verdict = await self._committer.put(Post(message))
-        self._nudge(message, verdict)
-        return verdict
+        """Put a message into its run's inbox and nudge whoever can read it, before the sender goes on."""
+        return await self._committer.put(Post(message), partial(self._nudge, message))
 
     def offer(self, message: Message, settled: Settled) -> bool:
         """Hand a message to the execution that lives here; `settled` hears of its commit. False: post it."""

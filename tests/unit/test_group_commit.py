@@ -590,6 +590,24 @@ async def test_who_stops_waiting_does_not_take_the_write_back(
     assert commits_of(journal, turn.run_id) == [1]
 
 
+@pytest.mark.parametrize("stays", [True, False])
+async def test_who_is_to_be_told_hears_before_the_caller_goes_on_or_without_him(
+    stays: bool, journal: ScriptedJournal, committer: GroupCommitter
+) -> None:
+    heard: list[str] = []
+    gate = asyncio.Event()
+    journal.script.append(held_until(gate))
+    caller = asyncio.create_task(committer.put(a_start(), lambda _verdict: heard.append("told")))
+    caller.add_done_callback(lambda _: heard.append("caller"))
+    await until(lambda: journal.batches)
+    if not stays:
+        caller.cancel()
+        await until(lambda: heard)
+    gate.set()
+    await until(lambda: len(heard) == 2)
+    assert heard == (["told", "caller"] if stays else ["caller", "told"])
+
+
 async def test_a_full_queue_holds_callers_back_in_order(journal: ScriptedJournal, clock: HastyClock) -> None:
     committer = committer_on(journal, clock, queue_max=2, batch_max=2)
     gate = asyncio.Event()

@@ -58,14 +58,21 @@ class GroupCommitter:
             raise JournalUnavailable("the journal is closed: this instance has stopped", run_id=run_of(write))
         self._lane_of(write).append(Entry(write, settled))
 
-    async def put(self, write: Write) -> Verdict:
-        """Queue a write when there is room, and wait for its verdict; who stops waiting does not take it back."""
+    async def put(self, write: Write, told: Settled | None = None) -> Verdict:
+        """Queue a write when there is room, and wait for its verdict; who stops waiting does not take it back.
+
+        `told` hears the verdict first, also when the caller has gone.
+        """
         await self._lane_of(write).room()
         verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
 
         def settled(outcome: Verdict) -> None:
-            if not verdict.done():
-                verdict.set_result(outcome)
+            try:
+                if told is not None:
+                    told(outcome)
+            finally:
+                if not verdict.done():
+                    verdict.set_result(outcome)
 
         self.submit(write, settled)
         return await verdict
