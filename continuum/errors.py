@@ -286,6 +286,10 @@ class RunNotFound(ContinuumError):
     """No run has this id in this instance."""
 
 
+class RunNotCommitted(ContinuumError):
+    """The run was started with `session=`, and exists once that transaction commits."""
+
+
 class ScheduleNotFound(ContinuumError):
     """There is no schedule of this id in the instance."""
 

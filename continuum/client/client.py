@@ -17,6 +17,7 @@ from continuum.client.talking import Talker, TalkJournal
 from continuum.client.versions import WorkflowVersion, versions
 from continuum.client.wire import Wire
 from continuum.definitions.catalog import Catalog
+from continuum.definitions.handles import HostSession
 from continuum.definitions.workflow import Workflow
 from continuum.errors import InputInvalid, NotAllowedHere, WrongEventLoop
 from continuum.journal.group import GroupCommitter
@@ -108,6 +109,7 @@ class Client:
         attributes: Mapping[str, Any] | None,
         start_at: datetime | None,
         trace_context: TraceContext | None = None,
+        session: HostSession | None = None,
     ) -> tuple[Workflow[..., Any], Coroutine[Any, Any, Started]]:
         """Check a start; return the workflow that it means, and what starts it."""
         self._guard("start", "start_child, or an activity that starts it")
@@ -120,7 +122,7 @@ class Client:
             start_at=start_at,
             trace_context=trace_context,
         )
-        return workflow, self._starter.start(workflow, arguments, options)
+        return workflow, self._starter.start(workflow, arguments, options, session)
 
     async def start_many(
         self,
@@ -131,6 +133,7 @@ class Client:
         attributes: Mapping[str, Any] | None,
         start_at: datetime | None,
         trace_context: TraceContext | None = None,
+        session: HostSession | None = None,
     ) -> list[tuple[Workflow[..., Any], Started]]:
         """Start many runs in one commit."""
         self._guard("start_many", "activities")
@@ -148,24 +151,32 @@ class Client:
             start_at=start_at,
             trace_context=trace_context,
         )
-        started = await self._starter.start_many(calls, options)
+        started = await self._starter.start_many(calls, options, session)
         return [(workflow, one) for (workflow, _), one in zip(calls, started, strict=True)]
 
     async def signal(
-        self, run_id: str | UUID, name: str, payload: object, *, delivery_id: str | None
+        self,
+        run_id: str | UUID,
+        name: str,
+        payload: object,
+        *,
+        delivery_id: str | None,
+        session: HostSession | None = None,
     ) -> Literal["delivered", "duplicate"]:
         """Signal a run; in a workflow that is a command of its own."""
-        if in_workflow():
+        if in_workflow() and session is None:
             return await signal_run(run_id, name, payload, instance=self._node.instance, delivery_id=delivery_id)
-        self._guard("signal", "an activity that signals")
-        return await self._talker.signal(run_id_of(run_id), name, payload, delivery_id=delivery_id)
+        self._guard("signal" if session is None else "signal(session=)", "an activity that signals")
+        return await self._talker.signal(run_id_of(run_id), name, payload, delivery_id=delivery_id, session=session)
 
-    async def cancel(self, run_id: str | UUID, *, compensate: bool) -> Literal["cancelled", "requested"]:
+    async def cancel(
+        self, run_id: str | UUID, *, compensate: bool, session: HostSession | None = None
+    ) -> Literal["cancelled", "requested"]:
         """Cancel a run; in a workflow that is a command of its own."""
-        if in_workflow():
+        if in_workflow() and session is None:
             return await cancel_run(run_id, compensate=compensate, instance=self._node.instance)
-        self._guard("cancel", "an activity that cancels")
-        return await self._talker.cancel(run_id_of(run_id), compensate=compensate)
+        self._guard("cancel" if session is None else "cancel(session=)", "an activity that cancels")
+        return await self._talker.cancel(run_id_of(run_id), compensate=compensate, session=session)
 
     async def set_attributes(self, run_id: str | UUID, attributes: Mapping[str, Any]) -> None:
         """Change a run's attributes."""

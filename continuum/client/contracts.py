@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from continuum.client.inputs import Json
+from continuum.client.venues import Reads
 from continuum.codec import Shape, shape_of
 from continuum.definitions.catalog import Catalog
 from continuum.errors import DefinitionError, DurableValueError, Problem, SignalInvalid, SignalUnknown, WorkflowNotFound
@@ -26,26 +27,26 @@ class Contracts:
         self._journal = journal
         self._registry = registry
 
-    async def encode(self, run_id: str, name: str, payload: object) -> bytes:
-        """Encode a payload by the run's contract, if it has one.
+    async def encode(self, run_id: str, name: str, payload: object, reads: Reads | None = None) -> bytes:
+        """Encode a payload by the run's contract, if it has one; `reads` knows runs that only a host's transaction sees.
 
         Raises:
             SignalUnknown: the contract does not name this signal.
             SignalInvalid: the payload does not fit, or cannot be journaled.
         """
-        contract = await self._of(run_id) if self._catalog.declares_signals else None
+        contract = await self._of(run_id, reads or self._journal) if self._catalog.declares_signals else None
         if contract is None:
             return encoded(None, name, payload, run_id=run_id)
         if name not in contract:
             raise _unknown(name, contract, run_id)
         return encoded(contract[name], name, payload, run_id=run_id)
 
-    async def _of(self, run_id: str) -> Mapping[str, Shape] | None:
+    async def _of(self, run_id: str, reads: Reads) -> Mapping[str, Shape] | None:
         execution = self._registry.get(run_id)
         if execution is not None:
             known = execution.facts.workflow, execution.facts.version
         else:
-            row = await self._journal.run(run_id)
+            row = await reads.run(run_id)
             if row is None:  # whoever posts is told so
                 return None
             known = row.workflow, row.version

@@ -7,13 +7,16 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from msgspec import Struct
 
 from continuum.client.inputs import answer, attributes_of, moment_of, run_id_of, short_name
+from continuum.client.venues import OwnTransactions, Reads, Venue, transaction_of
 from continuum.codec import check_size
+from continuum.definitions.handles import Fate
 from continuum.definitions.workflow import Workflow
 from continuum.errors import (
     ContinuumError,
@@ -24,10 +27,10 @@ from continuum.errors import (
     RunExists,
 )
 from continuum.journal.group import GroupCommitter
-from continuum.journal.port import ReadJournal
+from continuum.journal.port import HostedJournal, ReadJournal
 from continuum.model.events import EventType
 from continuum.model.runs import NewRun, RunRow
-from continuum.model.writes import Landed, StartMany, Unwritable, Verdict
+from continuum.model.writes import Landed, Start, StartMany, Unwritable, Verdict
 from continuum.replay.matching import same_input
 from continuum.runtime.decisions import pending_start
 from continuum.runtime.node import Node
@@ -84,10 +87,15 @@ _DEFAULT = StartOptions()
 
 
 class Started(Struct, frozen=True, gc=False):
-    """A run id, and whether the run was there already."""
+    """A run id, whether the run was there already, and what becomes of it if a host's transaction decides that."""
 
     run_id: str
     existing: bool
+    fate: Fate | None = None
+
+
+class StartJournal(ReadJournal, HostedJournal, Protocol):
+    """What is asked when a start is refused, and whose statements a host's transaction takes in."""
 
 
 class Starter:
@@ -97,7 +105,7 @@ class Starter:
         self,
         *,
         node: Node,
-        journal: ReadJournal,
+        journal: StartJournal,
         committer: GroupCommitter,
         supervisor: RunSupervisor,
         wakes: Wakes,
@@ -109,36 +117,45 @@ class Starter:
         self._supervisor = supervisor
         self._wakes = wakes
         self._payload_max = payload_max
+        self._own: Venue = OwnTransactions(committer.put, journal)
+        self._fates: WeakValueDictionary[str, Fate] = WeakValueDictionary()  # of starts in hosts' open transactions
 
-    async def start(self, workflow: Workflow[..., Any], arguments: bytes, options: StartOptions) -> Started:
-        """Start one run; returns after its commit."""
+    async def start(
+        self, workflow: Workflow[..., Any], arguments: bytes, options: StartOptions, session: object = None
+    ) -> Started:
+        """Start one run; returns after its commit, or once it is in the transaction of `session`."""
         check_size(arguments, self._payload_max, "the input of", workflow.name)
+        venue = self._own if session is None else await transaction_of(session, self._journal)
         for _ in range(TRIES):
             if self._node.is_draining:
                 raise InstanceDraining(f"instance {self._node.instance!r} is shutting down and starts no new runs")
             run = self._new_run(workflow, arguments, options)
-            if self._has_room_for(run, workflow, options):
+            if session is None and self._has_room_for(run, workflow, options):
                 if not self._committer.has_room:
                     await self._committer.room()
                 verdict = await self._begin(run, workflow, arguments, chosen=options.run_id is not None)
             else:
-                verdict = await self._put_pending(run, arguments, options)
+                verdict = await self._put_pending(run, arguments, options, venue)
             if isinstance(verdict, Landed):
-                return Started(run.run_id, existing=False)
+                return Started(
+                    run.run_id, existing=False, fate=None if session is None else self._fates.get(run.run_id)
+                )
             if isinstance(verdict, Unwritable):
                 raise _unwritable(verdict, "this start", run.run_id)
-            existing = await self._winner(run, workflow, arguments, options)
-            if existing is not None:
-                return Started(existing, existing=options.run_id is not None or existing != run.run_id)
+            found = await self._winner(run, workflow, arguments, options, venue.reads)
+            if found is not None:
+                existing = options.run_id is not None or found != run.run_id
+                return Started(found, existing=existing, fate=None if session is None else self._fates.get(found))
         raise JournalUnavailable(
             f"starting {workflow.name} with key {options.idempotency_key!r} was refused {TRIES} times by runs that "
             "were gone when asked for; try again"
         )
 
     async def start_many(
-        self, calls: Sequence[tuple[Workflow[..., Any], bytes]], options: StartOptions
+        self, calls: Sequence[tuple[Workflow[..., Any], bytes]], options: StartOptions, session: object = None
     ) -> list[Started]:
         """Start many runs in one commit, all or none; whoever has room claims them."""
+        venue = self._own if session is None else await transaction_of(session, self._journal)
         if not calls:
             return []
         if self._node.is_draining:
@@ -148,16 +165,25 @@ class Starter:
             check_size(arguments, self._payload_max, "the input of", workflow.name)
             run = self._new_run(workflow, arguments, options)
             starts.append(pending_start(run, arguments, now, chosen=False, start_at=options.start_at))
-        verdict = await self._committer.put(StartMany(tuple(starts)))
+        verdict = await venue.put(StartMany(tuple(starts)))
         if isinstance(verdict, Unwritable):
             raise _unwritable(verdict, "these starts", None)
         if not isinstance(verdict, Landed):
             raise ContinuumError(f"start_many was refused ({verdict}); nothing was started")
+        fate = venue.then(partial(self._tell, starts))
+        if fate is not None:
+            self._fates.update((start.run_id, fate) for start in starts)
+        return [Started(start.run_id, existing=False, fate=fate) for start in starts]
+
+    def _tell(self, starts: Sequence[Start]) -> None:
+        """Say that runs wait for whoever claims them, now that they can be seen."""
         if "run.enqueued" in heard:
             for start in starts:
                 enqueued(self._node.emit, start.run, wake_at=start.wake_at)
-        self._wakes.runs_waiting()
-        return [Started(start.run_id, existing=False) for start in starts]
+        if any(start.wake_at is None for start in starts):
+            self._wakes.runs_waiting()
+        else:
+            self._wakes.watch_deadline(0.0)
 
     def _new_run(self, workflow: Workflow[..., Any], arguments: bytes, options: StartOptions) -> NewRun:
         return NewRun(
@@ -186,7 +212,7 @@ class Starter:
         self._supervisor.start_run(run, workflow, arguments, chosen=chosen, settled=partial(answer, verdict))
         return verdict
 
-    async def _put_pending(self, run: NewRun, arguments: bytes, options: StartOptions) -> Verdict:
+    async def _put_pending(self, run: NewRun, arguments: bytes, options: StartOptions, venue: Venue) -> Verdict:
         start = pending_start(
             run,
             arguments,
@@ -194,42 +220,41 @@ class Starter:
             chosen=options.run_id is not None,
             start_at=options.start_at,
         )
-        verdict = await self._committer.put(start)
+        verdict = await venue.put(start)
         if isinstance(verdict, Landed):
-            enqueued(self._node.emit, run, wake_at=start.wake_at)
-            if start.wake_at is None:
-                self._wakes.runs_waiting()
-            else:
-                self._wakes.watch_deadline(0.0)
+            fate = venue.then(partial(self._tell, (start,)))
+            if fate is not None:
+                self._fates[run.run_id] = fate
         return verdict
 
     async def _winner(
-        self, run: NewRun, workflow: Workflow[..., Any], arguments: bytes, options: StartOptions
+        self, run: NewRun, workflow: Workflow[..., Any], arguments: bytes, options: StartOptions, reads: Reads
     ) -> str | None:
         """Return the run that this start lost against if it is the same start; None if it is gone.
 
         Read in a statement of its own: the winner is invisible to the one that lost.
         """
         if options.idempotency_key is not None:
-            row = await self._journal.run_by_key(run.namespace, run.workflow, options.idempotency_key)
+            row = await reads.run_by_key(run.namespace, run.workflow, options.idempotency_key)
             if row is not None:
-                if row.fingerprint == run.fingerprint or await self._means_the_same(row, workflow, arguments):
+                if row.fingerprint == run.fingerprint or await _means_the_same(row, workflow, arguments, reads):
                     return row.run_id
                 raise IdempotencyConflict(
                     f"idempotency key {options.idempotency_key!r} was used before for {run.workflow} with another "
                     "input; use a new key for a new start",
                     run_id=row.run_id,
                 )
-        if await self._journal.run(run.run_id) is None:
+        if await reads.run(run.run_id) is None:
             return None
         if options.run_id is None:  # our own id: the start landed, and both its answer and its lease were lost
             return run.run_id
         raise RunExists(f"run {run.run_id} exists already; pick another id, or a key", run_id=run.run_id)
 
-    async def _means_the_same(self, row: RunRow, workflow: Workflow[..., Any], arguments: bytes) -> bool:
-        history = await self._journal.history(row.run_id, generation=1)
-        started = next((event for event in history if event.type is EventType.STARTED), None)
-        return started is not None and same_input(arguments, started.payload, workflow.signature.parameters.recode)
+
+async def _means_the_same(row: RunRow, workflow: Workflow[..., Any], arguments: bytes, reads: Reads) -> bool:
+    history = await reads.history(row.run_id, generation=1)
+    started = next((event for event in history if event.type is EventType.STARTED), None)
+    return started is not None and same_input(arguments, started.payload, workflow.signature.parameters.recode)
 
 
 def _unwritable(verdict: Unwritable, what: str, run_id: str | None) -> Exception:

@@ -10,6 +10,7 @@ from uuid import UUID, uuid5
 
 from continuum.client.contracts import Contracts
 from continuum.client.inputs import Json, answer, short_name
+from continuum.client.venues import OwnTransactions, Venue, transaction_of
 from continuum.codec import check_size
 from continuum.definitions.catalog import Catalog
 from continuum.errors import (
@@ -19,7 +20,7 @@ from continuum.errors import (
     RunNotFound,
 )
 from continuum.journal.group import GroupCommitter
-from continuum.journal.port import OwnerJournal, ReadJournal
+from continuum.journal.port import HostedJournal, OwnerJournal, ReadJournal
 from continuum.model.attributes import ATTRIBUTES_MAX, checked
 from continuum.model.messages import Message, MessageKind
 from continuum.model.states import RunState
@@ -27,6 +28,7 @@ from continuum.model.writes import (
     Duplicate,
     Landed,
     Over,
+    Post,
     Posted,
     Refused,
     SetAttributes,
@@ -47,7 +49,7 @@ from continuum.telemetry import heard
 CANCEL_WAIT_SECONDS = 2.0  # for a run whose owner is alive elsewhere to honour a cancel, before it is "requested"
 
 
-class TalkJournal(ReadJournal, OwnerJournal, Protocol):
+class TalkJournal(ReadJournal, OwnerJournal, HostedJournal, Protocol):
     """What is asked before and after a message is sent."""
 
 
@@ -79,12 +81,14 @@ class Talker:
         self._membership = membership
         self._contracts = Contracts(catalog=catalog, journal=journal, registry=registry)
         self._payload_max = payload_max
+        self._own: Venue = OwnTransactions(committer.put, journal)
 
     async def signal(
-        self, run_id: str, name: str, payload: object, *, delivery_id: str | None
+        self, run_id: str, name: str, payload: object, *, delivery_id: str | None, session: object = None
     ) -> Literal["delivered", "duplicate"]:
-        """Deliver a signal once it is durable: journaled by its run, or in its inbox."""
-        encoded = await self._contracts.encode(run_id, short_name(name, "name"), payload)
+        """Deliver a signal once it is durable: journaled by its run, or in its inbox; or as a host's transaction ends."""
+        venue = self._own if session is None else await transaction_of(session, self._journal)
+        encoded = await self._contracts.encode(run_id, short_name(name, "name"), payload, venue.reads)
         message = Message(
             message_id=self._node.new_id(),
             run_id=run_id,
@@ -93,9 +97,10 @@ class Talker:
             payload=check_size(encoded, self._payload_max, "the payload of signal", name),
             delivery_id=None if delivery_id is None else short_name(delivery_id, "delivery_id"),
         )
-        match verdict := await self._send(message):
+        sent = self._send(message) if session is None else self._leave(message, venue)
+        match verdict := await sent:
             case Landed() | Posted():
-                if "signal.delivered" in heard:
+                if session is None and "signal.delivered" in heard:
                     self._node.emit("signal.delivered", run_id=run_id, signal=name)
                 return "delivered"
             case Duplicate():
@@ -131,16 +136,24 @@ class Talker:
             case _:
                 raise _refusal(verdict, errand.run_id, "signalled")
 
-    async def cancel(self, run_id: str, *, compensate: bool = False) -> Literal["cancelled", "requested"]:
+    async def cancel(
+        self, run_id: str, *, compensate: bool = False, session: object = None
+    ) -> Literal["cancelled", "requested"]:
         """Cancel a run: recorded first, then honoured by whoever holds it, or by us if nobody does.
 
-        The message's nudge has told its holder: in memory, by HTTP, or by a notice.
+        The message's nudge has told its holder: in memory, by HTTP, or by a notice. In a host's transaction it is
+        recorded, and honoured after the commit.
         """
         kind = MessageKind.COMPENSATE if compensate else MessageKind.CANCEL
         message = Message(message_id=self._node.new_id(), run_id=run_id, kind=kind)
-        verdict = await self._delivery.post(message)
+        if session is None:
+            verdict = await self._delivery.post(message)
+        else:
+            verdict = await self._leave(message, await transaction_of(session, self._journal))
         if not isinstance(verdict, Posted):
             raise _refusal(verdict, run_id, "cancelled")
+        if session is not None:
+            return "requested"
         if not await self._is_held(verdict.lease_owner):  # so we end it, with or without its code
             await self._membership.ensure()
             await self._dispatcher.claim([run_id])
@@ -176,6 +189,18 @@ class Talker:
             if self._delivery.offer(message, partial(answer, settled)):
                 return await settled
         return await self._delivery.post(message)
+
+    async def _leave(self, message: Message, venue: Venue) -> Verdict:
+        """Put a message where a host's commit makes it seen; whoever can read it is told then."""
+        verdict = await venue.put(Post(message))
+        if isinstance(verdict, Posted):
+            venue.then(partial(self._surfaced, message, verdict))
+        return verdict
+
+    def _surfaced(self, message: Message, verdict: Posted) -> None:
+        if message.kind is MessageKind.SIGNAL:
+            self._node.emit("signal.delivered", run_id=message.run_id, signal=message.name)
+        self._delivery.surfaced(message, verdict)
 
 
 def _refusal(verdict: Verdict, run_id: str, done: str) -> Exception:

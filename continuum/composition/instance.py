@@ -1,3 +1,4 @@
+# long: every verb with its types, twice where they are overloaded; what a verb does stands elsewhere
 """A named runtime bound to one database, with the verbs as methods."""
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from continuum.composition.peering import require_keys
 from continuum.composition.scheduling import SchedulingVerbs
 from continuum.composition.wiring import Wiring, World
 from continuum.definitions.calls import Call
-from continuum.definitions.handles import RunHandle
+from continuum.definitions.handles import HostSession, RunHandle
 from continuum.definitions.workflow import Workflow
 from continuum.errors import ConfigurationError, ContinuumError, InstanceNotStarted
 from continuum.journal.port import Journal
@@ -236,6 +237,7 @@ class Instance(SchedulingVerbs, ChangeVerbs):
         attributes: Mapping[str, Any] | None = ...,
         start_at: datetime | None = ...,
         trace_context: TraceContext | None = ...,
+        session: HostSession | None = ...,
     ) -> RunHandle[R]: ...
     @overload
     async def start(
@@ -249,6 +251,7 @@ class Instance(SchedulingVerbs, ChangeVerbs):
         attributes: Mapping[str, Any] | None = ...,
         start_at: datetime | None = ...,
         trace_context: TraceContext | None = ...,
+        session: HostSession | None = ...,
     ) -> RunHandle[R]: ...
     async def start(  # type: ignore[misc]  # mypy does not see that Any takes a TypeVarTuple's arguments
         self,
@@ -261,6 +264,7 @@ class Instance(SchedulingVerbs, ChangeVerbs):
         attributes: Mapping[str, Any] | None = None,
         start_at: datetime | None = None,
         trace_context: TraceContext | None = None,
+        session: HostSession | None = None,
     ) -> RunHandle[Any]:
         """Start a run; see `continuum.start`."""
         workflow, starting = self._client.start(
@@ -272,6 +276,7 @@ class Instance(SchedulingVerbs, ChangeVerbs):
             attributes=attributes,
             start_at=start_at,
             trace_context=trace_context,
+            session=session,
         )
         return self._handle(workflow, await starting)
 
@@ -286,6 +291,7 @@ class Instance(SchedulingVerbs, ChangeVerbs):
         attributes: Mapping[str, Any] | None = ...,
         start_at: datetime | None = ...,
         trace_context: TraceContext | None = ...,
+        session: HostSession | None = ...,
     ) -> list[RunHandle[R]]: ...
     @overload
     async def start_many(
@@ -297,6 +303,7 @@ class Instance(SchedulingVerbs, ChangeVerbs):
         attributes: Mapping[str, Any] | None = ...,
         start_at: datetime | None = ...,
         trace_context: TraceContext | None = ...,
+        session: HostSession | None = ...,
     ) -> list[RunHandle[R]]: ...
     async def start_many(
         self,
@@ -308,6 +315,7 @@ class Instance(SchedulingVerbs, ChangeVerbs):
         attributes: Mapping[str, Any] | None = None,
         start_at: datetime | None = None,
         trace_context: TraceContext | None = None,
+        session: HostSession | None = None,
     ) -> list[RunHandle[Any]]:
         """Start many runs in one commit, all or none; see `continuum.start_many`."""
         started = await self._client.start_many(
@@ -317,18 +325,28 @@ class Instance(SchedulingVerbs, ChangeVerbs):
             attributes=attributes,
             start_at=start_at,
             trace_context=trace_context,
+            session=session,
         )
         return [self._handle(workflow, one) for workflow, one in started]
 
     async def signal(
-        self, run_id: str | UUID, name: str, payload: object = None, /, *, delivery_id: str | None = None
+        self,
+        run_id: str | UUID,
+        name: str,
+        payload: object = None,
+        /,
+        *,
+        delivery_id: str | None = None,
+        session: HostSession | None = None,
     ) -> Literal["delivered", "duplicate"]:
         """Signal a run; see `continuum.signal`."""
-        return await self._client.signal(run_id, name, payload, delivery_id=delivery_id)
+        return await self._client.signal(run_id, name, payload, delivery_id=delivery_id, session=session)
 
-    async def cancel(self, run_id: str | UUID, /, *, compensate: bool = False) -> Literal["cancelled", "requested"]:
+    async def cancel(
+        self, run_id: str | UUID, /, *, compensate: bool = False, session: HostSession | None = None
+    ) -> Literal["cancelled", "requested"]:
         """Cancel a run; see `continuum.cancel`."""
-        return await self._client.cancel(run_id, compensate=compensate)
+        return await self._client.cancel(run_id, compensate=compensate, session=session)
 
     @overload
     async def await_run(
@@ -394,7 +412,7 @@ class Instance(SchedulingVerbs, ChangeVerbs):
         return await self.drain(None if timeout is None else seconds(timeout, name="timeout"))
 
     def _handle(self, workflow: Workflow[..., Any], started: Started) -> RunHandle[Any]:
-        return RunHandle(started.run_id, workflow, self._itself, existing=started.existing)
+        return RunHandle(started.run_id, workflow, self._itself, existing=started.existing, fate=started.fate)
 
     def _itself(self) -> Instance:
         return self

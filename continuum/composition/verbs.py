@@ -20,7 +20,7 @@ from continuum.composition.instance import Instance, Readiness
 from continuum.composition.instances import DEFAULT
 from continuum.composition.sigterm import drains_on_sigterm
 from continuum.definitions.calls import Call
-from continuum.definitions.handles import RunHandle
+from continuum.definitions.handles import HostSession, RunHandle
 from continuum.definitions.workflow import Workflow
 from continuum.errors import InputInvalid, InstanceNotRegistered, NotAllowedHere
 from continuum.journal.sql import migrate as migrate_engine
@@ -74,6 +74,7 @@ async def start(
     attributes: Mapping[str, Any] | None = ...,
     start_at: datetime | None = ...,
     trace_context: TraceContext | None = ...,
+    session: HostSession | None = ...,
 ) -> RunHandle[R]: ...
 @overload
 async def start(
@@ -87,6 +88,7 @@ async def start(
     attributes: Mapping[str, Any] | None = ...,
     start_at: datetime | None = ...,
     trace_context: TraceContext | None = ...,
+    session: HostSession | None = ...,
 ) -> RunHandle[R]: ...
 async def start(  # type: ignore[misc]  # mypy does not see that Any takes a TypeVarTuple's arguments
     flow: Any,
@@ -99,6 +101,7 @@ async def start(  # type: ignore[misc]  # mypy does not see that Any takes a Typ
     attributes: Mapping[str, Any] | None = None,
     start_at: datetime | None = None,
     trace_context: TraceContext | None = None,
+    session: HostSession | None = None,
 ) -> RunHandle[Any]:
     """Start a run of a workflow; returns once that is durable.
 
@@ -109,6 +112,8 @@ async def start(  # type: ignore[misc]  # mypy does not see that Any takes a Typ
         namespace: groups runs; 1 to 200 characters.
         attributes: names and values to find the run by: str, int, float, bool, aware datetime, or a list of those.
         start_at: an aware datetime before which the run does not begin.
+        session: an AsyncSession or AsyncConnection of the instance's engine, in whose transaction the run is started: it
+            exists when that commits, and never if it rolls back. Until then the handle is `pending_commit`.
         trace_context: a W3C `traceparent`, or headers with one, that the run's traces link to; by default that of the
             caller's span (see `continuum.otel`).
 
@@ -116,6 +121,7 @@ async def start(  # type: ignore[misc]  # mypy does not see that Any takes a Typ
         InputInvalid: the arguments do not fit; `problems` points at each.
         IdempotencyConflict: the key was used with another input.
         RunExists: the run id is taken.
+        SessionInvalid: `session` cannot carry this.
         InstanceDraining, InstanceNotRegistered, InstanceNotStarted, WrongEventLoop, JournalUnavailable.
     """
     return await resolve(instance).start(
@@ -127,6 +133,7 @@ async def start(  # type: ignore[misc]  # mypy does not see that Any takes a Typ
         attributes=attributes,
         start_at=start_at,
         trace_context=trace_context,
+        session=session,
     )
 
 
@@ -141,6 +148,7 @@ async def start_many(
     attributes: Mapping[str, Any] | None = ...,
     start_at: datetime | None = ...,
     trace_context: TraceContext | None = ...,
+    session: HostSession | None = ...,
 ) -> list[RunHandle[R]]: ...
 @overload
 async def start_many(
@@ -152,6 +160,7 @@ async def start_many(
     attributes: Mapping[str, Any] | None = ...,
     start_at: datetime | None = ...,
     trace_context: TraceContext | None = ...,
+    session: HostSession | None = ...,
 ) -> list[RunHandle[R]]: ...
 async def start_many(
     flow: Any,
@@ -163,6 +172,7 @@ async def start_many(
     attributes: Mapping[str, Any] | None = None,
     start_at: datetime | None = None,
     trace_context: TraceContext | None = None,
+    session: HostSession | None = None,
 ) -> list[RunHandle[Any]]:
     """Start many runs in one commit, all or none: one workflow with an input each, or calls made by `.bound()`.
 
@@ -178,6 +188,7 @@ async def start_many(
         attributes=attributes,
         start_at=start_at,
         trace_context=trace_context,
+        session=session,
     )
 
 
@@ -189,25 +200,34 @@ async def signal(
     *,
     instance: str | None = None,
     delivery_id: str | None = None,
+    session: HostSession | None = None,
 ) -> Literal["delivered", "duplicate"]:
     """Send a run a signal; returns once that is durable.
 
     Args:
         delivery_id: a second delivery with this id is answered "duplicate", for as long as the run is kept.
+        session: as for `start`; "delivered" then says that it is recorded if that transaction commits. A run that ends
+            before never reads it.
 
     Raises:
         RunNotFound: there is no such run.
         RunNotActive: it has ended.
         SignalInvalid: the payload does not fit what the workflow declares.
         SignalUnknown: the workflow declares its signals, and this is none of them.
+        SessionInvalid: `session` cannot carry this.
     """
-    if in_workflow():  # a command of the run: no instance is asked
+    if in_workflow() and session is None:  # a command of the run: no instance is asked
         return await signal_run(run_id, name, payload, instance=instance, delivery_id=delivery_id)
-    return await resolve(instance).signal(run_id, name, payload, delivery_id=delivery_id)
+    return await resolve(instance).signal(run_id, name, payload, delivery_id=delivery_id, session=session)
 
 
 async def cancel(
-    run_id: str | UUID, /, *, compensate: bool = False, instance: str | None = None
+    run_id: str | UUID,
+    /,
+    *,
+    compensate: bool = False,
+    instance: str | None = None,
+    session: HostSession | None = None,
 ) -> Literal["cancelled", "requested"]:
     """Cancel a run: a database transition, no workflow code runs, waiting activities are withdrawn, children cancelled.
 
@@ -215,13 +235,15 @@ async def cancel(
 
     Args:
         compensate: first undo what the run owes, newest first (state `cancelling`); that needs the workflow's code.
+        session: as for `start`; the answer is "requested", and the run is cancelled after that transaction's commit.
 
     Raises:
         RunNotFound, RunNotActive.
+        SessionInvalid: `session` cannot carry this.
     """
-    if in_workflow():
+    if in_workflow() and session is None:
         return await cancel_run(run_id, compensate=compensate, instance=instance)
-    return await resolve(instance).cancel(run_id, compensate=compensate)
+    return await resolve(instance).cancel(run_id, compensate=compensate, session=session)
 
 
 @overload

@@ -10,7 +10,7 @@ never by text, because the group committer decides by class: contended → again
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -160,6 +160,13 @@ class Hosted(Protocol):
 
         Raises:
             BadData: the database refuses a value; the host's transaction may go on without it.
+        """
+        ...
+
+    def when_over(self, tell: Callable[[bool], None]) -> Callable[[], None]:
+        """Call `tell` once, soon after what has just been written was committed (True), or was taken back (False).
+
+        Returns what calls it now, if that has come about already. True also stands for a COMMIT whose answer was lost; that nothing is told at all is possible, as for any hint.
         """
         ...
 

@@ -7,7 +7,7 @@ and ids stay readable, for they are searched. A payload that cannot be opened ra
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 
@@ -453,6 +453,10 @@ class SealedHosted:
     async def write(self, write: Write) -> Verdict:
         """Seal and write."""
         return await self._hosted.write(self._journal.seal_write(write))
+
+    def when_over(self, tell: Callable[[bool], None]) -> Callable[[], None]:
+        """Tell."""
+        return self._hosted.when_over(tell)
 
     async def run(self, run_id: str) -> RunRow | None:
         """Read a row."""

@@ -1,3 +1,4 @@
+# long: every verb with its types, twice where they are overloaded
 """The client: each verb is a request or two."""
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from continuum.clock import Clock, SystemClock
 from continuum.codec import shape_of
 from continuum.definitions.calls import Call
 from continuum.definitions.catalog import catalog
-from continuum.definitions.handles import RunHandle
+from continuum.definitions.handles import HostSession, RunHandle
 from continuum.definitions.workflow import Workflow
 from continuum.errors import (
     InputInvalid,
@@ -28,6 +29,7 @@ from continuum.errors import (
     RequestFailed,
     ResultTimedOut,
     RunBlocked,
+    SessionInvalid,
     SignalInvalid,
 )
 from continuum.model.attributes import AttributeValue
@@ -357,11 +359,22 @@ class _At:
         )
 
     async def signal(
-        self, run_id: str, name: str, payload: object = None, /, *, delivery_id: str | None = None
+        self,
+        run_id: str,
+        name: str,
+        payload: object = None,
+        /,
+        *,
+        delivery_id: str | None = None,
+        session: HostSession | None = None,
     ) -> Literal["delivered", "duplicate"]:
+        _expect_no_session(session)
         return await self._client.signal(run_id, name, payload, delivery_id=delivery_id, instance=self._instance)
 
-    async def cancel(self, run_id: str, /, *, compensate: bool = False) -> Literal["cancelled", "requested"]:
+    async def cancel(
+        self, run_id: str, /, *, compensate: bool = False, session: HostSession | None = None
+    ) -> Literal["cancelled", "requested"]:
+        _expect_no_session(session)
         return await self._client.cancel(run_id, compensate=compensate, instance=self._instance)
 
     async def set_attributes(self, run_id: str, attributes: Mapping[str, AttributeValue], /) -> None:  # noqa: ARG002
@@ -371,6 +384,13 @@ class _At:
 
     async def get_run(self, run_id: str, /) -> Run:
         return await self._client.get_run(run_id, instance=self._instance)
+
+
+def _expect_no_session(session: HostSession | None) -> None:
+    if session is not None:
+        raise SessionInvalid(
+            "session= has nothing to do with a request to a server: it works in the server's own process"
+        )
 
 
 def _named(flow: Any, args: tuple[Any, ...]) -> tuple[Workflow[..., Any] | None, str, Any]:

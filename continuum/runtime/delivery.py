@@ -185,6 +185,14 @@ class Delivery:
         else:
             self._wakes.message_elsewhere(message.run_id)
 
+    def surfaced(self, message: Message, verdict: Posted) -> None:
+        """Tell whoever can read a message that a late commit has brought to light; its run may be in other hands by now."""
+        self.stands(message)
+        owner = verdict.lease_owner
+        if owner is not None and owner != self._node.owner:
+            cancels = message.kind is MessageKind.CANCEL
+            self._wakes.forward(message.run_id, owner, verdict.advertise_url, cancels=cancels)
+
     def _sent_on(self, letter: Letter, verdict: Verdict) -> None:
         if letter.settled is not None:
             letter.settled(verdict)

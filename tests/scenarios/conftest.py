@@ -3,7 +3,7 @@
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -61,16 +61,26 @@ EMPTY = "TRUNCATE " + ", ".join(
 )
 
 
+@pytest.fixture
+def database_of(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str | None]:
+    """The URL of a migrated database of a kind; None: in memory."""
+
+    def url(kind: str) -> str | None:
+        if kind == "memory":
+            return None
+        if kind == "postgres":
+            postgres = str(request.getfixturevalue("postgres_scenarios"))
+            return request.getfixturevalue("pooler").url_of(postgres) if os.environ.get(PGBOUNCER) else postgres
+        shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "app.db")
+        return f"sqlite+aiosqlite:///{tmp_path / 'app.db'}"
+
+    return url
+
+
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> str | None:
-    """The URL of a migrated database; None: in memory."""
-    if request.param == "memory":
-        return None
-    if request.param == "postgres":
-        url = str(request.getfixturevalue("postgres_scenarios"))
-        return request.getfixturevalue("pooler").url_of(url) if os.environ.get(PGBOUNCER) else url
-    shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "app.db")
-    return f"sqlite+aiosqlite:///{tmp_path / 'app.db'}"
+def database(request: pytest.FixtureRequest, database_of: Callable[[str], str | None]) -> str | None:
+    """The URL of a migrated database of each kind."""
+    return database_of(request.param)
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ from typing import Any, Literal, assert_type
 from uuid import UUID
 
 from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 import continuum
 from continuum import (
@@ -97,6 +99,20 @@ async def main() -> None:
     await continuum.await_run("x", 5)  # type: ignore[call-overload]  # E
     await continuum.signal("x")  # type: ignore[call-arg]  # E
     await continuum.get_run(5)  # type: ignore[arg-type]  # E
+
+    async with AsyncSession() as session:
+        hosted = await continuum.start(fulfil, order, instance="a", session=session)
+        assert_type(hosted, RunHandle[Receipt])
+        assert_type(hosted.pending_commit, bool)
+        assert_type(await continuum.start(two.bound(1), session=await session.connection()), RunHandle[int])
+        assert_type(await continuum.start_many(fulfil, [order], session=session), list[RunHandle[Receipt]])
+        assert_type(await continuum.signal("x", "go", session=session), Literal["delivered", "duplicate"])
+        assert_type(await hosted.signal("go", session=session), Literal["delivered", "duplicate"])
+        assert_type(await continuum.cancel("x", session=session), Literal["cancelled", "requested"])
+        assert_type(await hosted.cancel(session=session), Literal["cancelled", "requested"])
+    await continuum.start(two, 1, session=Session())  # type: ignore[call-overload]  # E
+    await continuum.signal("x", "go", session="s")  # type: ignore[arg-type]  # E
+    await hosted.cancel(session=Session())  # type: ignore[arg-type]  # E
 
     other = continuum.instance("b")
     assert_type(other, Instance)

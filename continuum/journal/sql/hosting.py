@@ -15,14 +15,17 @@ the first INSERT, UPDATE or DELETE. So a transaction is begun first where there 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from weakref import WeakKeyDictionary
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session
 
 from continuum.errors import SchemaNotReady, SessionInvalid
 from continuum.journal.port import BadData
 from continuum.journal.sql.dialects import Rows
+from continuum.journal.sql.following import Following, Tell
 from continuum.journal.sql.lines import Talk
 from continuum.journal.sql.rows import Reader
 from continuum.journal.sql.statements import runs
@@ -60,8 +63,16 @@ class HostTalk(Talk):
 class SqlHosted:
     """Writes, and the reads that go with them, in a host's transaction; see `continuum.journal.port.Hosted`."""
 
-    def __init__(self, connection: AsyncConnection, book: Book, reader: Reader, write_within: WriteWithin) -> None:
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        book: Book,
+        reader: Reader,
+        write_within: WriteWithin,
+        followings: WeakKeyDictionary[Connection, Following],
+    ) -> None:
         self._connection = connection
+        self._followings = followings
         self._talk = HostTalk(connection, book)
         self._dialect = book.dialect
         self._reader = reader
@@ -84,6 +95,16 @@ class SqlHosted:
             if isinstance(fault, BadData | SchemaNotReady):
                 raise fault from error
             raise
+
+    def when_over(self, tell: Tell) -> Callable[[], None]:
+        """Tell this what becomes of what has just been written; return what looks for it now."""
+        connection = self._connection.sync_connection
+        assert connection is not None
+        following = self._followings.get(connection)
+        if following is None:
+            following = self._followings[connection] = Following(connection)
+        following.tell(tell)
+        return following.look
 
     async def run(self, run_id: str) -> RunRow | None:
         """Return a run's row as the transaction sees it."""

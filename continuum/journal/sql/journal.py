@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from weakref import WeakKeyDictionary
 
+from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from continuum.errors import ConfigurationError, JournalUnavailable
@@ -20,6 +22,7 @@ from continuum.journal.port import Hosted, OwnerJournal
 from continuum.journal.sql import judging, writing_postgres, writing_sqlite
 from continuum.journal.sql.claiming import Claiming, Tending
 from continuum.journal.sql.desk import Desk
+from continuum.journal.sql.following import Following
 from continuum.journal.sql.hosting import SqlHosted, connection_of
 from continuum.journal.sql.lines import Line
 from continuum.journal.sql.noticing import POOLED, Notices, channel_of
@@ -91,6 +94,7 @@ class SqlJournal(Owning, Recovering, Claiming, Tending, Reading, Keeping, Schedu
         self._writer: Writer = PostgresWriter(lanes) if is_postgres else SqliteWriter(lanes[0])
         self._notices = Notices(self._desk)
         self._heart: Line | None = None
+        self._followings: WeakKeyDictionary[Connection, Following] = WeakKeyDictionary()  # of hosts' connections
 
     def _line(self, engine: AsyncEngine) -> Line:
         return Line(
@@ -180,7 +184,7 @@ class SqlJournal(Owning, Recovering, Claiming, Tending, Reading, Keeping, Schedu
     async def hosted(self, session: object) -> Hosted:
         """Return the journal's statements in a host's open transaction; see `continuum.journal.port`."""
         connection = await connection_of(session, self._engine)
-        return SqlHosted(connection, self._book, self._desk.reader, self.write_within)
+        return SqlHosted(connection, self._book, self._desk.reader, self.write_within, self._followings)
 
     # --- notices ------------------------------------------------------------------------------------------------------
 
