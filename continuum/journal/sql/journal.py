@@ -45,6 +45,7 @@ ANSWER_SECONDS = 30.0  # longer than any statement of ours takes; a connection t
 LOCK_SECONDS_POSTGRES = 0.25
 # Below a third of the shortest lease anybody should have (3 s): a renewal that waits for a writer must still be in time.
 LOCK_SECONDS_SQLITE = 0.9
+PATIENCE_SECONDS_SQLITE = 10.0  # then the verbs' callers, and an instance that starts, hear of the lock
 
 
 class SqlJournal(Owning, Recovering, Claiming, Tending, Reading, Keeping, Scheduling, Versioning):
@@ -88,7 +89,12 @@ class SqlJournal(Owning, Recovering, Claiming, Tending, Reading, Keeping, Schedu
         self.lanes = LANES if is_postgres else 1
         lanes = [self._line(engine) for _ in range(self.lanes)]
         reading = self._line(engine)
-        super().__init__(Desk(self._book, Reader(dialect), reading, writing=reading if is_postgres else lanes[0]))
+        desk = (
+            Desk(self._book, Reader(dialect), reading, reading)
+            if is_postgres
+            else Desk(self._book, Reader(dialect), reading, lanes[0], PATIENCE_SECONDS_SQLITE)
+        )
+        super().__init__(desk)
         self.write_within = writing_postgres.write_within if is_postgres else writing_sqlite.write_within
         self._lines = [*lanes, reading]
         self._writer: Writer = PostgresWriter(lanes) if is_postgres else SqliteWriter(lanes[0])

@@ -122,8 +122,10 @@ async def claim_tables(desk: Desk, instance: str) -> None:
     Raises:
         SchemaTaken: they belong to another one.
     """
-    await desk.change(opening.CLAIM_TABLES, name=instance)
     name = await instance_of(desk)
+    if name is None:
+        await desk.change(opening.CLAIM_TABLES, name=instance)
+        name = await instance_of(desk)
     if name != instance:
         table = desk.book.dialect.table("continuum_instances", desk.book.schema)
         raise SchemaTaken(
