@@ -6,6 +6,8 @@ children(name=..., engine=...)              the components of an instance, for t
 start, signal, cancel, await_run, ...       the verbs
 """
 
+import logging
+
 from continuum.client.preflight import PatchUse, Preflight, Trouble
 from continuum.client.reading import History, HistoryEvent, Page
 from continuum.client.versions import WorkflowVersion
@@ -117,6 +119,8 @@ from continuum.runtime.component import Component
 resolve_verbs_with(resolve)
 
 __version__ = "0.1.0"
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # what is heard of it, a host decides
 
 __all__ = [
     "FIRE_TIME",

@@ -21,8 +21,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 import continuum
-import continuum.http
-from continuum import Children
+from continuum import Children, http, logs
 from service.settings import Settings
 
 PREFIX = "/continuum"
@@ -59,13 +58,9 @@ def create_app(settings: Settings | None = None, **options: Any) -> FastAPI:
             yield
 
     app = FastAPI(title="Continuum", version=continuum.__version__, lifespan=lifespan)
+    guard = [Depends(Bearer(chosen.api_token))]
     app.include_router(
-        continuum.http.router(
-            prefix=PREFIX,
-            instances=list(engines),
-            dependencies=[Depends(Bearer(chosen.api_token))],
-            peer_secret=chosen.peer_secrets,
-        )
+        http.router(prefix=PREFIX, instances=list(engines), dependencies=guard, peer_secret=chosen.peer_secrets)
     )
     _add_probes(app, engines)
     return app
@@ -134,6 +129,8 @@ async def _state(name: str, engine: AsyncEngine) -> str:
 def __getattr__(name: str) -> FastAPI:
     """Make `app` when a server asks for it: importing this module alone reads no environment."""
     if name == "app":
-        made = globals()["app"] = create_app()
+        settings = Settings()  # type: ignore[call-arg]  # from the environment
+        logs.configure(settings.log_format, level=settings.log_level)
+        made = globals()["app"] = create_app(settings)
         return made
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

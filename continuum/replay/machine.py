@@ -165,6 +165,11 @@ class Machine(Asking):
         """The names of the signals that are waited for."""
         return self._signals.awaited
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether what the code says now was said before (it is replayed), or concerns nobody (it is given up)."""
+        return self._is_silent or self._loop.is_shut
+
     def keeps_signal(self, message_id: str | None) -> bool:
         """Tell whether a signal was received and not taken by the code."""
         return any(signal.message_id == message_id for signal in self._signals.unconsumed)

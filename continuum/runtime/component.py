@@ -210,7 +210,9 @@ class Loop(Component):
     def _report(self, error: Exception) -> None:
         self.emit("loop.crashed", {"crashes": self._crashes}, loop=self.name, error=repr(error))
         level = logging.WARNING if self._crashes < DEGRADED_AFTER else logging.ERROR
-        logger.log(level, "%s failed (%d in a row), goes on: %r", self.name, self._crashes, error, exc_info=error)
+        said = "%s failed (%d in a row), goes on: %r"
+        whose = {"instance": self.emit.instance}
+        logger.log(level, said, self.name, self._crashes, error, exc_info=error, extra=whose)
 
 
 def soon(callback: Callable[[], object]) -> None:

@@ -144,7 +144,8 @@ class Delivery:
         if isinstance(verdict, Unwritable):
             error = str(verdict.error)
             self._node.emit("activity.fenced", **facts, reason="unwritable", error=error)
-            logger.error("the result of attempt %s could not be written: %s", attempt, error)
+            whose = {"instance": self._node.instance, "run_id": attempt.key.run_id, "attempt": attempt.attempt}
+            logger.error("the result of attempt %s could not be written: %s", attempt, error, extra=whose)
         else:
             self._node.emit("activity.fenced", **facts, reason="superseded")
 

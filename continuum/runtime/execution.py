@@ -154,8 +154,9 @@ class Execution:
         except Exception as error:  # noqa: BLE001  # whatever it is, the lease must not stay with a run that cannot move
             self._block(f"its history cannot be replayed here: {report(error)}")
             return
-        took = {"events": len(history), "duration_seconds": perf_counter() - began}
-        self._home.tell("run.replayed", self, took)
+        if "run.replayed" in heard:
+            took = {"events": len(history), "duration_seconds": perf_counter() - began}
+            self._home.tell("run.replayed", self, took)
         if self._written > self._home.history_max:
             self._block(too_long(self._home.history_max))
             return
@@ -402,7 +403,7 @@ class Execution:
         if isinstance(write, Start) and self.phase is STARTING:
             self.phase = RESIDENT
         if turn is not None and turn.logs:
-            self._home.say(self.facts.run_id, turn.logs)
+            self._home.say(self.facts, turn.logs)
         ending = ending_of(self.facts.run_id, write, turn)
         if ending is not None:
             self._unreserve(flight)

@@ -117,7 +117,7 @@ class Home(Protocol[E_contra]):
         """Deliver a letter the durable way: this execution will not journal it."""
         ...
 
-    def say(self, run_id: str, lines: Sequence[LogLine]) -> None:
+    def say(self, facts: RunInfo, lines: Sequence[LogLine]) -> None:
         """Log what the workflow said."""
         ...
 

@@ -115,6 +115,7 @@ class Peers(Component):
     ) -> None:
         super().__init__(name)
         self._node = node
+        self._whose = {"instance": node.instance}  # of log lines
         self._journal = journal
         self._wakes = wakes
         self._keys = keys
@@ -229,7 +230,7 @@ class Peers(Component):
             if response.status_code == HTTPStatus.OK:
                 self.elsewhere(list(json.loads(response.content)["elsewhere"]))
         except Exception as error:  # noqa: BLE001  # any client may be given, and so any error come: the call was a hint
-            logger.debug("peer %s did not answer: %r", url, error)
+            logger.debug("peer %s did not answer: %r", url, error, extra=self._whose)
             return Trouble.UNREACHABLE
         match response.status_code:
             case HTTPStatus.OK | HTTPStatus.NO_CONTENT:
@@ -260,7 +261,7 @@ class Peers(Component):
             try:
                 living = await self._journal.owners()
             except Exception as error:  # noqa: BLE001  # a hint is not sent; whatever is wrong, others will say it
-                logger.debug("the owners could not be read: %r", error)
+                logger.debug("the owners could not be read: %r", error, extra=self._whose)
                 return None
             if len(self._urls) > URLS_MAX:
                 self._urls.clear()
@@ -284,6 +285,8 @@ class Peers(Component):
         standing.rests_until = self._node.clock.monotonic() + rest
         if trouble is Trouble.REFUSED and standing.failures == 1:
             logger.warning(
-                "peer %s refuses our calls: do all nodes share a secret, and is its router mounted there?", url
+                "peer %s refuses our calls: do all nodes share a secret, and is its router mounted there?",
+                url,
+                extra=self._whose,
             )
         return rest

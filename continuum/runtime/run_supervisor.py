@@ -38,7 +38,7 @@ from continuum.runtime.node import Node
 from continuum.runtime.passes import Passes
 from continuum.runtime.pubsub import PubSub
 from continuum.runtime.registry import Registry
-from continuum.runtime.telling import enqueued, facts_of_lease, facts_of_run, landed, resumed, suspended
+from continuum.runtime.telling import enqueued, facts_of_lease, facts_of_run, landed, log_context, resumed, suspended
 from continuum.runtime.wakes import Wakes
 from continuum.telemetry import heard
 
@@ -311,10 +311,10 @@ class RunSupervisor(Component):
         """Deliver a letter the durable way."""
         self._delivery.send_on(letter)
 
-    def say(self, run_id: str, lines: Sequence[LogLine]) -> None:
+    def say(self, facts: RunInfo, lines: Sequence[LogLine]) -> None:
         """Log what the workflow said."""
         for line in lines:
-            workflow_logger.log(line.level, line.message, extra={"run_id": run_id, "fields": line.fields})
+            workflow_logger.log(line.level, line.message, extra={**log_context(facts), "fields": line.fields})
 
     def tell(
         self, name: str, execution: Execution, measurements: Mapping[str, float] | None = None, /, **metadata: object

@@ -90,7 +90,8 @@ class SignalRouter(Loop):
                 self._tasks.append(loop.create_task(self._listen(), name=f"{self.name}.listen"))
             else:
                 self.emit("listener.absent", reason=self._deafness)
-                logger.warning("%s polls instead of listening: %s", self.name, self._deafness)
+                whose = {"instance": self.emit.instance}
+                logger.warning("%s polls instead of listening: %s", self.name, self._deafness, extra=whose)
         await super().start()
 
     async def stop(self) -> None:

@@ -87,6 +87,16 @@ def facts_of_attempt(attempt: Attempt) -> dict[str, Any]:
     }
 
 
+def log_context(facts: RunInfo) -> dict[str, Any]:
+    """Return what a log line about a run says of it, as `extra`; see `continuum.logs`."""
+    return {
+        "instance": facts.instance,
+        "run_id": facts.run_id,
+        "workflow": facts.workflow,
+        "version": facts.version,
+    }
+
+
 def lasted(seconds: float | None) -> dict[str, float]:
     """Return a duration as a measurement; nothing if nobody listened when it began."""
     return {} if seconds is None else {"duration_seconds": seconds}

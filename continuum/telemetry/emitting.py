@@ -105,9 +105,10 @@ def _share() -> None:
 class Emitter:
     """Emits with the metadata that all events of one instance share."""
 
-    __slots__ = ("_shared",)
+    __slots__ = ("_shared", "instance")
 
     def __init__(self, *, instance: str, node: str) -> None:
+        self.instance = instance
         self._shared = {"instance": instance, "node": node}
 
     def __call__(self, name: str, measurements: Mapping[str, float] | None = None, /, **metadata: Any) -> None:
@@ -133,8 +134,9 @@ class Emitter:
     def _give_up(self, handler: Handler, event: TelemetryEvent, error: BaseException) -> None:
         detach(handler)
         logger.warning(
-            "telemetry handler %r raised on %s and was detached: %r", handler, event.name, error, exc_info=error
-        )
+            "telemetry handler %r raised on %s and was detached: %r",
+            handler, event.name, error, exc_info=error, extra=_whose(event),
+        )  # fmt: skip
         self("handler.detached", handler=repr(handler), event=event.name, error=repr(error))
 
 
@@ -144,5 +146,10 @@ def _warn_of_slowness(handler: Handler, event: TelemetryEvent, seconds: float) -
         _slowest[handler] = seconds
         logger.warning(
             "telemetry handler %r took %.0f ms on %s, while the instance stood still: hand events to a queue",
-            handler, seconds * 1000, event.name,
+            handler, seconds * 1000, event.name, extra=_whose(event),
         )  # fmt: skip
+
+
+def _whose(event: TelemetryEvent) -> dict[str, Any]:
+    """Return what a log line says of an event."""
+    return {key: event.metadata[key] for key in ("instance", "run_id", "workflow") if key in event.metadata}

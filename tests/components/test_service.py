@@ -1,5 +1,7 @@
 """The deployable host: what it reads from the environment, its probes, its token, its size."""
 
+import json
+import logging
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -102,6 +104,21 @@ async def test_an_advertised_url_without_a_secret_does_not_start(environment: py
 def test_it_stays_small() -> None:
     lines = sum(len(path.read_text().splitlines()) for path in ROOT.glob("*.py"))
     assert lines < 250
+
+
+def test_its_log_is_json_if_the_environment_says_so(
+    environment: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    environment.setenv("CONTINUUM_LOG_FORMAT", "json")
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        assert isinstance(service.app.app, FastAPI)
+        logging.getLogger("shop").info("open")
+    finally:
+        root.handlers[:], root.level = handlers, level
+        del service.app.app
+    assert json.loads(capfd.readouterr().err.splitlines()[-1])["message"] == "open"
 
 
 def test_importing_it_reads_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -273,7 +273,16 @@ class Lane:
         try:
             settled(verdict)
         except Exception:  # whoever is told must not decide what becomes of the others
-            logger.exception("a callback failed on %s of run %s", type(verdict).__name__, run_of(entry.write))
+            logger.exception(
+                "a callback failed on %s of run %s",
+                type(verdict).__name__,
+                run_of(entry.write),
+                extra=self._whose(entry.write),
+            )
+
+    def _whose(self, write: Write) -> dict[str, object]:
+        """Return what a log line says of a write."""
+        return {"instance": self._emit.instance, "run_id": run_of(write)}
 
     # --- what can go wrong --------------------------------------------------------------------------------------------
 
@@ -297,7 +306,8 @@ class Lane:
         """Find the culprit as for bad data; but nobody has promised that nothing happened, so the rest is frozen."""
         if len(batch.entries) > 1:
             return self._split(replace(batch, is_frozen=True))
-        logger.error("the journal failed as no journal may; one write is given up", exc_info=error)
+        whose = self._whose(batch.entries[0].write)
+        logger.error("the journal failed as no journal may; one write is given up", exc_info=error, extra=whose)
         self._settle_all(batch.entries, Unwritable(error))
         return []
 
@@ -339,7 +349,9 @@ class Lane:
                 failures += 1
                 await self._pause(failures)
             except Exception as error:  # as in _send
-                logger.exception("the journal failed to judge a write of run %s", run_of(entry.write))
+                logger.exception(
+                    "the journal failed to judge a write of run %s", run_of(entry.write), extra=self._whose(entry.write)
+                )
                 return Unwritable(error)
             else:
                 self.last_answer = self._clock.monotonic()

@@ -438,3 +438,32 @@ def test_a_signal_is_kept_until_the_code_takes_it() -> None:
     kept = [run.machine.keeps_signal("0"), run.machine.keeps_signal("1")]
     run.turn(late)
     assert [*kept, run.machine.keeps_signal("0")] == [True, False, False]
+
+
+def test_what_is_said_on_replay_and_on_the_way_out_is_silent() -> None:
+    heard: list[tuple[str, bool]] = []
+
+    def says(word: str) -> None:
+        machine = context.current_machine()
+        assert machine is not None
+        heard.append((word, machine.is_silent))
+
+    async def flow() -> None:
+        says("first")
+        try:
+            await ping()
+            says("second")
+            await ping()
+        finally:
+            says("last")
+
+    run = a_run(flow, alone=True)
+    run.turn(done(1))
+    again = run.replayed()
+    again.turn((done(2),), run.at)
+    run.machine.close()
+    assert heard == [
+        ("first", False), ("second", False),  # as they were said
+        ("first", True), ("second", True), ("last", False),  # replayed, and then live
+        ("last", True),  # given up
+    ]  # fmt: skip

@@ -1,0 +1,109 @@
+"""Every log line says which run it comes from, in the code of activities and workflows too, and replay says nothing twice."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+import continuum
+from continuum import activity, workflow
+from continuum.composition.instance import Instance
+from continuum.logs import ContextFilter
+from tests.support.eventually import eventually
+from tests.support.hosting import Place, evict, instance_of
+
+shop = logging.getLogger("shop")
+KEYS = ("instance", "run_id", "workflow", "version", "activity", "attempt")
+
+
+class Lines(logging.Handler):
+    """Keeps records as a host's handler with the filter gets them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+        self.addFilter(ContextFilter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    def said(self, message: str) -> list[dict[str, object]]:
+        """Return what is known of the lines that say this."""
+        found = [record for record in self.records if record.getMessage() == message]
+        return [{key: getattr(record, key) for key in KEYS if getattr(record, key) != "-"} for record in found]
+
+    def messages(self, *loggers: str) -> list[str]:
+        return [record.getMessage() for record in self.records if record.name in loggers]
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    handler, root, level = Lines(), logging.getLogger(), logging.getLogger().level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    yield handler
+    root.removeHandler(handler)
+    root.setLevel(level)
+
+
+@activity(name="logs.pack")
+async def pack() -> None:
+    shop.info("packing")
+
+
+@activity(name="logs.label", retry=continuum.Retry(initial=0.0))
+def label() -> None:
+    shop.info("printing")
+    if continuum.activity_context().attempt == 1:
+        raise OSError("out of paper")
+
+
+@workflow(name="logs.ship", allow=("logging",))
+async def ship() -> str:
+    shop.info("shipping")
+    continuum.log("INFO", "taken", order=7)
+    await pack()
+    await label()
+    try:
+        word = await continuum.wait_signal("go", str)
+    finally:
+        shop.info("waited")
+    shop.info("gone")
+    continuum.log("INFO", "done")
+    return word
+
+
+def of_run(instance: Instance, run_id: str) -> dict[str, object]:
+    return {"instance": instance.name, "run_id": run_id, "workflow": "logs.ship"}
+
+
+async def test_lines_name_their_run_and_are_said_once_however_often_it_is_replayed(place: Place, lines: Lines) -> None:
+    children = place.another()
+    async with children:
+        app = instance_of(children)
+        run = await app.start(ship)
+        for _ in range(2):
+            await evict(app, run.run_id, waits_for="go")  # its `finally:` runs, and it is replayed when it comes back
+            await run.signal("other")
+            await eventually(lambda: app.wiring is not None and run.run_id in app.wiring.registry)
+        await run.signal("go", "ok")
+        assert await run.result(timeout=15) == "ok"
+    whole = of_run(app, run.run_id)
+    assert lines.said("shipping") == lines.said("waited") == lines.said("gone") == [{**whole, "version": 1}]
+    assert lines.said("taken") == lines.said("done") == [{**whole, "version": 1}]
+    assert [record.__dict__["fields"] for record in lines.records if record.getMessage() == "taken"] == [{"order": 7}]
+    assert lines.said("packing") == [{**whole, "activity": "logs.pack", "attempt": 1}]
+    assert lines.said("printing") == [
+        {**whole, "activity": "logs.label", "attempt": attempt} for attempt in (1, 2)
+    ]  # fmt: skip
+
+
+async def test_two_instances_in_one_process_are_told_apart(place: Place, lines: Lines) -> None:
+    other = Place("memory", None)  # one set of tables is one instance's
+    async with place.node("here") as here, other.node("there") as there:
+        for app in (here, there):
+            run = await app.start(ship)
+            await run.signal("go", app.name)
+            await run.result(timeout=15)
+    for message in ("shipping", "taken", "packing", "printing", "gone", "done"):
+        assert {said["instance"] for said in lines.said(message)} == {"here", "there"}, message
