@@ -21,11 +21,13 @@ from continuum.definitions.handles import HostSession
 from continuum.definitions.workflow import Workflow
 from continuum.errors import InputInvalid, NotAllowedHere, WrongEventLoop
 from continuum.journal.group import GroupCommitter
+from continuum.journal.port import CensusJournal
 from continuum.model.policy import Duration
 from continuum.model.runs import Run
 from continuum.model.states import RunState
 from continuum.replay.context import cancel_run, in_workflow, signal_run
 from continuum.runtime.awaiting import Awaiting
+from continuum.runtime.census import CensusTaker
 from continuum.runtime.delivery import Delivery
 from continuum.runtime.dispatcher import Dispatcher
 from continuum.runtime.execution import Execution
@@ -37,7 +39,7 @@ from continuum.runtime.tracing import TraceContext
 from continuum.runtime.wakes import Wakes
 
 
-class ClientJournal(TalkJournal, SchedulerJournal, PreflightJournal, Protocol):
+class ClientJournal(TalkJournal, SchedulerJournal, PreflightJournal, CensusJournal, Protocol):
     """What the verbs ask and write."""
 
 
@@ -90,6 +92,7 @@ class Client:
         )
         supervisor.carry_with(self._talker.carry)
         self._reader = Reader(node=node, journal=journal, registry=registry, awaiting=awaiting)
+        self.census = CensusTaker(journal=journal, clock=node.clock)
         self._wire = Wire(client=self, node=node, journal=journal, registry=registry, reader=self._reader)
 
     @property

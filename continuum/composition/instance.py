@@ -170,6 +170,7 @@ class Instance(SchedulingVerbs, ChangeVerbs):
             return
         await self.drain()
         self.wiring = None
+        await wiring.client.census.stop()
         await wiring.awaiting.stop()
         await wiring.attempts.stop()
         await wiring.runs.stop()

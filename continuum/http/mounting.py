@@ -26,6 +26,7 @@ from continuum.http.desk import WAIT_MAX_SECONDS, Desk
 from continuum.http.door import BODY_MAX, door
 from continuum.http.following import Following
 from continuum.http.health import Health
+from continuum.http.metrics import add_metrics_route
 from continuum.http.peering import Secret, add_peer_routes
 from continuum.http.reading import Reading
 from continuum.http.starting import Starting
@@ -45,6 +46,7 @@ def router(
     include_in_schema: bool = True,
     wait_max: float = WAIT_MAX_SECONDS,
     body_max: int = BODY_MAX,
+    metrics: bool | None = None,
 ) -> APIRouter:
     """Return the routes by which clients start, reach and read runs, and peers call each other.
 
@@ -59,6 +61,7 @@ def router(
         tags, include_in_schema: as everywhere in FastAPI.
         wait_max: seconds that a client may wait in one request, at most 30.
         body_max: bytes of a body; `payload_max` bounds what is in it.
+        metrics: serve `GET {prefix}/metrics` to Prometheus; None: if `prometheus_client` is installed.
 
     Raises:
         ConfigurationError: an argument cannot be.
@@ -83,5 +86,6 @@ def router(
     if typed:
         add_typed_routes(add, starting, talking)  # after the others, whose paths are shorter
     add.refuse_other_methods()
+    add_metrics_route(api, instances=instances, dependencies=dependencies, wanted=metrics)
     add_peer_routes(api, instances=instances, secret=peer_secret, insecure=insecure_peers)
     return api

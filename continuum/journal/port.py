@@ -17,6 +17,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from continuum.errors import ContinuumError, JournalUnavailable
+from continuum.model.census import Census
 from continuum.model.events import Event
 from continuum.model.messages import Message
 from continuum.model.owners import Owner
@@ -445,6 +446,14 @@ class CodeJournal(Protocol):
         ...
 
 
+class CensusJournal(Protocol):
+    """How much there is: for people's dashboards, never in anybody's way."""
+
+    async def census(self, *, limit: int) -> Census:
+        """Count open runs by state and free tasks by queue; looks at `limit` rows of each kind at most."""
+        ...
+
+
 class Notices(Protocol):
     """Cross-process hints; a journal without them answers `listen` with nothing and is polled instead."""
 
@@ -473,6 +482,7 @@ class Journal(
     KeepingJournal,
     ScheduleJournal,
     CodeJournal,
+    CensusJournal,
     Notices,
     Protocol,
 ):

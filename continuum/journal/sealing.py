@@ -28,6 +28,7 @@ from continuum.journal.port import (
     RunFilter,
     Swept,
 )
+from continuum.model.census import Census
 from continuum.model.events import Event, EventType
 from continuum.model.messages import Message, MessageKind
 from continuum.model.owners import Owner
@@ -423,6 +424,10 @@ class SealedJournal:
     async def open_counts(self) -> Sequence[OpenRuns]:
         """Count open runs."""
         return await self._journal.open_counts()
+
+    async def census(self, *, limit: int) -> Census:
+        """Count what there is."""
+        return await self._journal.census(limit=limit)
 
     async def patch_marks(self) -> Sequence[PatchMarks]:
         """Count what patches they take."""

@@ -103,6 +103,7 @@ class ClaimedTask(Struct, frozen=True, gc=False):
 
     attempt: Attempt
     workflow: str
+    version: int
     namespace: str
     activity: str
     arguments: bytes

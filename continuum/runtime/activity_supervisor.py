@@ -248,6 +248,8 @@ class ActivitySupervisor(Loop):
         """Hear that it returned a value."""
         self._forget_running(attempt)
         self._delivery.completed(attempt.task, payload, self, seconds=self._seconds(attempt))
+        if attempt.trace is not None:
+            attempt.trace.ended(None)
 
     def raised(self, attempt: RunningAttempt, failure: Failure) -> None:
         """Hear that it raised, or outlived a limit."""
@@ -262,6 +264,8 @@ class ActivitySupervisor(Loop):
         """Hear that it was cancelled by us: nothing is to be reported."""
         self._forget_running(attempt)
         self._known.pop(attempt.task.attempt, None)
+        if attempt.trace is not None:
+            attempt.trace.withdrawn()
         self._node.emit("activity.cancelled", lasted(self._seconds(attempt)), **facts_of_task(attempt.task))
 
     def vacated(self, attempt: RunningAttempt) -> None:
@@ -275,6 +279,8 @@ class ActivitySupervisor(Loop):
     def _fail(self, attempt: RunningAttempt, failure: Failure) -> None:
         if attempt.details is None:
             self._delivery.failed(attempt.task, failure, self, seconds=self._seconds(attempt))
+            if attempt.trace is not None:
+                attempt.trace.ended(failure)
             return
         self._chore(self._remember_and_fail(attempt, failure))
 
@@ -285,9 +291,13 @@ class ActivitySupervisor(Loop):
 
     async def _remember_and_fail(self, attempt: RunningAttempt, failure: Failure) -> None:
         """Store the last heartbeat's details before the task is another attempt's, which shall find them."""
-        with contextlib.suppress(ContinuumError):
-            await self._journal.heartbeat_tasks([_beat_of(attempt)])
-        self._delivery.failed(attempt.task, failure, self, seconds=self._seconds(attempt))
+        try:
+            with contextlib.suppress(ContinuumError):
+                await self._journal.heartbeat_tasks([_beat_of(attempt)])
+            self._delivery.failed(attempt.task, failure, self, seconds=self._seconds(attempt))
+        finally:
+            if attempt.trace is not None:
+                attempt.trace.ended(failure)
 
     def _forget_running(self, attempt: RunningAttempt) -> None:
         key = attempt.task.attempt.key

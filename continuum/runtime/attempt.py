@@ -18,7 +18,9 @@ from continuum.definitions.activity import Activity
 from continuum.errors import DurableValueError
 from continuum.model.failure import Failure, failure_of
 from continuum.model.tasks import ClaimedTask
+from continuum.runtime import tracing
 from continuum.runtime.activity_context import ActivityContext, current
+from continuum.runtime.tracing import AttemptTrace
 
 TIMED_OUT = "continuum.ActivityTimedOut"
 HEARTBEAT_TIMED_OUT = "continuum.HeartbeatTimedOut"
@@ -76,6 +78,7 @@ class RunningAttempt:
         "has_beaten",
         "is_over",
         "task",
+        "trace",
     )
 
     def __init__(self, task: ClaimedTask, activity: Activity[..., Any], place: Workplace) -> None:
@@ -84,6 +87,7 @@ class RunningAttempt:
         self.is_over = False
         self.details: bytes | None = None
         self.has_beaten = False
+        self.trace: AttemptTrace | None = None
         self.began_at: float | None = None  # by the clock, if anybody listens
         self._place = place
         self._context: ActivityContext | None = None
@@ -99,6 +103,8 @@ class RunningAttempt:
         place, options = self._place, self.task.options
         context = place.surroundings.copy()
         context.run(current.set, self)
+        if tracing.tracer is not None:
+            self.trace = tracing.tracer.attempt(self.task, instance=place.instance, context=context)
         if self.activity.is_async:
             self._running = place.loop.create_task(self._perform(), name=self.task.activity, context=context)
         else:

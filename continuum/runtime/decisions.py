@@ -25,6 +25,12 @@ def pending_start(
     return Start(run=run, state=RunState.PENDING, owner=None, events=(event,), wake_at=start_at, chosen=chosen)
 
 
+def beginning(run: NewRun, instance: str, now: datetime) -> RunInfo:
+    """Return what a run that begins now says about itself to its own code."""
+    trace = run.trace_context
+    return RunInfo(run.run_id, run.workflow, run.version, 1, run.namespace, instance, now, trace_context=trace)
+
+
 def facts_of(row: RunRow, instance: str) -> RunInfo:
     """Return what a run's row says about it to its own code."""
     return RunInfo(

@@ -143,6 +143,7 @@ class Ledger:
         return ClaimedTask(
             attempt=Attempt(TaskKey(facts.run_id, facts.generation, wanted.command_id), self.owner, 1),
             workflow=facts.workflow,
+            version=facts.version,
             namespace=facts.namespace,
             activity=wanted.activity,
             arguments=wanted.arguments,

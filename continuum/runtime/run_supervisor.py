@@ -21,14 +21,14 @@ from continuum.journal.port import Claim, LoadedRun, ReadJournal, RecoveryJourna
 from continuum.model.messages import Message, MessageKind
 from continuum.model.runs import Ending, NewRun
 from continuum.model.states import RunState
-from continuum.model.tasks import TaskKey
 from continuum.model.writes import Commit, Start
 from continuum.replay.machine import Machine
 from continuum.replay.turns import Errand, LogLine, RunInfo, Turn
 from continuum.replay.watch import LoopGuard
+from continuum.runtime import tracing
 from continuum.runtime.activity_supervisor import ActivitySupervisor
 from continuum.runtime.component import Component, Nudge
-from continuum.runtime.decisions import facts_of
+from continuum.runtime.decisions import beginning, facts_of
 from continuum.runtime.delivery import Delivery
 from continuum.runtime.errands import PASSING, Carry, carried, nobody_carries
 from continuum.runtime.execution import Execution
@@ -101,6 +101,7 @@ class RunSupervisor(Component):
         self.reserve = attempts.reserve
         self.unreserve = attempts.unreserve
         self.begin = attempts.begin
+        self.withdraw = attempts.withdraw
         self.enqueued = partial(enqueued, node.emit)
         self.is_open = False
         self.hears_messages = False  # whether a signal router brings what is posted to runs that live here
@@ -161,19 +162,10 @@ class RunSupervisor(Component):
         assert owner is not None, "ask for room first"
         self._make_way(1)
         now = self._node.database_now()
-        info = RunInfo(
-            run.run_id,
-            run.workflow,
-            run.version,
-            1,
-            run.namespace,
-            self._node.instance,
-            now,
-            trace_context=run.trace_context,
-        )
+        info = beginning(run, self._node.instance, now)
         machine = Machine(workflow, info, payload_max=self._payload_max, depth_max=self._depth_max, guard=self._guard)
         execution = Execution(info, machine, self, owner=owner, token=1)
-        self._registry.add(run.run_id, execution)
+        self._admit(execution)
         self.soon(lambda: execution.begin(run, arguments, chosen=chosen, settled=settled))
 
     def resume(self, claim: Claim, loaded: LoadedRun, *, owner: str) -> None:
@@ -196,11 +188,16 @@ class RunSupervisor(Component):
         info = facts_of(row, self._node.instance)
         machine = self.machine_of(info)
         execution = Execution(info, machine, self, owner=owner, token=claim.token)
-        self._registry.add(row.run_id, execution)
+        self._admit(execution)
         self.tell("lease.acquired", execution)
         if "run.resumed" in heard:
             resumed(self._node.emit, execution, source="journal", events=len(loaded.history))
         self.soon(lambda: execution.resume(loaded))
+
+    def _admit(self, execution: Execution) -> None:
+        self._registry.add(execution.facts.run_id, execution)
+        if tracing.tracer is not None:
+            tracing.tracer.awake(execution.facts, owner=execution.owner, token=execution.token)
 
     async def _leave_to_others(self, claim: Claim, facts: RunInfo, owner: str) -> None:
         lease = facts_of_lease(facts, owner, claim.token)
@@ -219,10 +216,6 @@ class RunSupervisor(Component):
         self._node.emit("lease.released", **lease, reason="unservable")
 
     # --- what executions call (execution.Home) ------------------------------------------------------------------------
-
-    def withdraw(self, keys: Sequence[TaskKey]) -> None:
-        """Cancel attempts."""
-        self._attempts.withdraw(keys)
 
     def machine_of(self, facts: RunInfo) -> Machine | None:
         """Return a machine for a run, if its code is here."""
@@ -268,6 +261,8 @@ class RunSupervisor(Component):
     def is_idle(self, execution: Execution) -> None:
         """Take note that it may be evicted."""
         self._idle[execution.facts.run_id] = execution
+        if tracing.tracer is not None:
+            tracing.tracer.at_rest(execution.facts)
         if "run.suspended" in heard:
             suspended(self._node.emit, execution)
         self._has_room()
@@ -290,6 +285,8 @@ class RunSupervisor(Component):
     def is_busy(self, execution: Execution) -> None:
         """Take note that it may not be evicted."""
         rested = self._idle.pop(execution.facts.run_id, None)
+        if tracing.tracer is not None:
+            tracing.tracer.awake(execution.facts, owner=execution.owner, token=execution.token)
         if rested is not None and "run.resumed" in heard:
             resumed(self._node.emit, execution, source="memory", events=0)
 
@@ -297,6 +294,8 @@ class RunSupervisor(Component):
         """Forget it, and tell whoever waits for its end."""
         run_id = execution.facts.run_id
         self._registry.remove(run_id, execution)
+        if tracing.tracer is not None:
+            tracing.tracer.gone(execution.facts, ending)
         if self._idle.get(run_id) is execution:
             del self._idle[run_id]
         self._has_room()

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from continuum.errors import InputInvalid, Problem
 from continuum.model.failure import Failure
+from continuum.model.runs import Ending
 from continuum.model.tasks import ClaimedTask
 from continuum.replay.turns import RunInfo
 
@@ -53,11 +54,15 @@ class Tracer(Protocol):
         """Hear that there is something to do for a run that lives here; it may have been awake before."""
         ...
 
-    def at_rest(self, run: RunInfo, state: str | None, failure: Failure | None = None) -> None:
-        """Hear that a run waits or has left, in this state (None: it was given up); it may have been at rest before."""
+    def at_rest(self, run: RunInfo) -> None:
+        """Hear that a run waits; it may have been at rest before."""
         ...
 
-    def attempt(self, task: ClaimedTask, *, instance: str, context: Context) -> AttemptTrace:
+    def gone(self, run: RunInfo, ending: Ending | None) -> None:
+        """Hear that a run lives here no longer: it has ended or is blocked; None: it was given up."""
+        ...
+
+    def attempt(self, task: ClaimedTask, *, instance: str, context: Context) -> AttemptTrace | None:
         """Hear that an attempt begins, and prepare the context in which its function will run."""
         ...
 

@@ -104,6 +104,24 @@ SELECT string_agg(CAST(id AS text), ',') AS run_ids FROM ok;
 INSERT INTO continuum_events (run_id, generation, seq, token, type, format, command_id, message_id, name, key, payload, at)
 VALUES (:run_id, :generation, :seq, :token, :type, :format, :command_id, :message_id, :name, :key, :payload, :at);
 
+-- census --------------------------------------------------------------------------------------------------------------
+
+-- census: Count open runs by state and free tasks by queue, up to a limit each.
+WITH working AS MATERIALIZED (
+    SELECT r.state, CASE WHEN r.state <> 'suspended' THEN '' WHEN r.wake_at IS NULL THEN 'message' ELSE 'timer' END
+        AS waits_for
+    FROM continuum_runs AS r WHERE r.ended_at IS NULL AND r.state <> 'blocked' LIMIT :most),
+blocked AS MATERIALIZED (SELECT r.state FROM continuum_runs AS r WHERE r.state = 'blocked' LIMIT :most),
+free AS MATERIALIZED (
+    SELECT t.queue, t.available_at, t.available_at <= (SELECT clock_timestamp()) AS is_due FROM continuum_tasks AS t
+    WHERE t.lease_owner IS NULL ORDER BY t.available_at LIMIT :most)
+SELECT 'due' AS what, f.queue AS name, '' AS detail, count(*) AS n, min(f.available_at) AS since
+    FROM free AS f WHERE f.is_due GROUP BY f.queue
+UNION ALL SELECT 'delayed', f.queue, '', count(*), NULL FROM free AS f WHERE NOT f.is_due GROUP BY f.queue
+UNION ALL SELECT 'runs', w.state, w.waits_for, count(*), NULL FROM working AS w GROUP BY w.state, w.waits_for
+UNION ALL SELECT 'runs', b.state, '', count(*), NULL FROM blocked AS b GROUP BY b.state
+UNION ALL SELECT 'now', '', '', 0, clock_timestamp();
+
 -- families ------------------------------------------------------------------------------------------------------------
 
 -- children.spawn: Insert children, pending and unleased, with their parent's attributes and trace; return those that are new.
@@ -776,8 +794,8 @@ UPDATE continuum_tasks SET lease_owner = :owner
     RETURNING CAST(run_id AS text) AS run_id, generation, command_id, attempt;
 
 -- tasks.details: Read what attempts need, the most urgent first.
-SELECT CAST(t.run_id AS text) AS run_id, t.generation, t.command_id, t.attempt, r.workflow, r.namespace, t.activity,
-       e.payload, t.options, e.key, t.details, t.available_at, r.trace_context
+SELECT CAST(t.run_id AS text) AS run_id, t.generation, t.command_id, t.attempt, r.workflow, r.version, r.namespace,
+       t.activity, e.payload, t.options, e.key, t.details, t.available_at, r.trace_context
 FROM unnest(CAST(CAST(:w_of_run AS text) AS uuid[]), CAST(CAST(:w_of_generation AS text) AS integer[]),
             CAST(CAST(:w_of_command AS text) AS integer[])) AS w(of_run, of_generation, of_command)
 JOIN continuum_tasks AS t ON t.run_id = w.of_run AND t.generation = w.of_generation AND t.command_id = w.of_command

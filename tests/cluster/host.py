@@ -23,9 +23,10 @@ import continuum
 import continuum.http
 from continuum import activity, telemetry, workflow
 from service.app import create_app
+from tests.cluster.traced import trace
 
 OPTIONS, LOG, LEDGER, DEAF = "CLUSTER_OPTIONS", "CLUSTER_LOG", "CLUSTER_LEDGER", "CLUSTER_DEAF"
-TESTS = "CLUSTER_TESTS"
+TESTS, SPANS = "CLUSTER_TESTS", "CLUSTER_SPANS"
 
 
 @activity(timeout=None)
@@ -87,6 +88,11 @@ def make() -> FastAPI:
     """Return the deployable host."""
     _prepare()
     return create_app(**json.loads(os.environ[OPTIONS]))
+
+
+def make_traced() -> FastAPI:
+    """Return the deployable host, traced."""
+    return trace(make(), Path(os.environ[SPANS]))
 
 
 def make_two() -> FastAPI:

@@ -72,6 +72,7 @@ class Node:
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = place / f"{name}.jsonl"
         self._output = place / f"{name}.log"
+        self._spans = place / f"{name}.spans"
         self._process: subprocess.Popen[bytes] | None = None
         chosen = {**QUICK, **(options or {})}
         self._environment = {
@@ -87,6 +88,7 @@ class Node:
             host.OPTIONS: json.dumps(chosen),
             host.LOG: str(self._log),
             host.TESTS: str(os.getpid()),
+            host.SPANS: str(self._spans),
             host.LEDGER: str(place / "ledger"),
             host.DEAF: "1" if is_deaf else "",
         }
@@ -162,6 +164,11 @@ class Node:
         told = [json.loads(line) for line in lines if line.endswith("}")]
         return [event for event in told if event["name"] in names]
 
+    def spans(self) -> list[dict[str, Any]]:
+        """Return the spans that it has finished, if it traces."""
+        lines = self._spans.read_text().splitlines() if self._spans.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
     async def told(self, name: str, **facts: Any) -> dict[str, Any]:
         """Wait until it has told of this, and return it."""
 
@@ -217,9 +224,18 @@ class Cluster:
 
     # --- the verbs over HTTP ------------------------------------------------------------------------------------------
 
-    async def run(self, node: Node, workflow: str, *, tenant: str = "orders", **body: Any) -> str:
+    async def run(
+        self,
+        node: Node,
+        workflow: str,
+        *,
+        tenant: str = "orders",
+        headers: dict[str, str] | None = None,
+        **body: Any,
+    ) -> str:
         """Start a run."""
-        said = await self.http.post(f"{node.url}/continuum/{tenant}/runs", json={"workflow": workflow, **body})
+        url = f"{node.url}/continuum/{tenant}/runs"
+        said = await self.http.post(url, json={"workflow": workflow, **body}, headers=headers)
         assert said.status_code == 202, said.text
         return str(said.json()["run_id"])
 

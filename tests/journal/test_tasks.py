@@ -62,6 +62,7 @@ async def test_a_claimed_task_comes_with_all_that_an_attempt_needs(harness: Harn
         ClaimedTask(
             attempt=Attempt(TaskKey(start.run_id, 1, 7), OTHER, 1),
             workflow=start.run.workflow,
+            version=start.run.version,
             namespace="eu",
             activity=ACTIVITY,
             arguments=b'["order-1",100]',

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import ParamSpec, Protocol, TypeVar
 
 from continuum.errors import SchemaTaken, SessionInvalid
-from continuum.journal.memory import families, reads, recovery, runs, schedules, tasks, versions, writes
+from continuum.journal.memory import census, families, reads, recovery, runs, schedules, tasks, versions, writes
 from continuum.journal.memory.notices import Listener
 from continuum.journal.memory.store import MemoryStore
 from continuum.journal.port import (
@@ -22,6 +22,7 @@ from continuum.journal.port import (
     RunFilter,
     Swept,
 )
+from continuum.model.census import Census
 from continuum.model.events import Event
 from continuum.model.messages import Message
 from continuum.model.owners import Owner
@@ -329,6 +330,10 @@ class MemoryJournal:
     async def open_counts(self) -> Sequence[OpenRuns]:
         """Count open runs."""
         return await self._step(versions.open_counts, self._store)
+
+    async def census(self, *, limit: int) -> Census:
+        """Count what there is."""
+        return await self._step(census.census, self._store, limit=limit)
 
     async def patch_marks(self) -> Sequence[PatchMarks]:
         """Count open runs that take patches."""

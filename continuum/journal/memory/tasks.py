@@ -53,6 +53,7 @@ def _lease(store: MemoryStore, task: StoredTask, owner: str) -> ClaimedTask:
     return ClaimedTask(
         attempt=Attempt(task.key, owner, task.attempt),
         workflow=row.workflow,
+        version=row.version,
         namespace=row.namespace,
         activity=task.activity,
         arguments=(scheduled.event.payload if scheduled is not None else None) or b"",

@@ -115,6 +115,7 @@ class Tending(Part):
             ClaimedTask(
                 attempt=Attempt(task_key(row), owner, row.attempt),
                 workflow=row.workflow,
+                version=row.version,
                 namespace=row.namespace,
                 activity=row.activity,
                 arguments=row.payload or b"",

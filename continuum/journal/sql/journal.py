@@ -1,6 +1,6 @@
 """The journal in the team's own database.
 
-Floors: `journal` (and its parts: owning, recovering, claiming, reading, scheduling, versioning, noticing, writing, hosting) > `desk`, `lines` >
+Floors: `journal` (and its parts: owning, recovering, claiming, reading, scheduling, versioning, counting, noticing, writing, hosting) > `desk`, `lines` >
 `statements` > `dialects` > `tables`. A part turns a method of the port into named statements and rows into values; it
 decides nothing that a statement could decide.
 
@@ -21,6 +21,7 @@ from continuum.errors import ConfigurationError, JournalUnavailable
 from continuum.journal.port import Hosted, OwnerJournal
 from continuum.journal.sql import judging, writing_postgres, writing_sqlite
 from continuum.journal.sql.claiming import Claiming, Tending
+from continuum.journal.sql.counting import Counting
 from continuum.journal.sql.desk import Desk
 from continuum.journal.sql.following import Following
 from continuum.journal.sql.hosting import SqlHosted, connection_of
@@ -48,7 +49,7 @@ LOCK_SECONDS_SQLITE = 0.9
 PATIENCE_SECONDS_SQLITE = 10.0  # then the verbs' callers, and an instance that starts, hear of the lock
 
 
-class SqlJournal(Owning, Recovering, Claiming, Tending, Reading, Keeping, Scheduling, Versioning):
+class SqlJournal(Owning, Recovering, Claiming, Tending, Reading, Keeping, Scheduling, Versioning, Counting):
     """A journal on PostgreSQL (asyncpg) or SQLite (aiosqlite), for one instance on one node.
 
     Args:

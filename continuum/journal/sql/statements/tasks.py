@@ -63,8 +63,8 @@ DETAILS = Statement(
     "tasks.details",
     "Read what attempts need, the most urgent first.",
     """
-SELECT CAST(t.run_id AS text) AS run_id, t.generation, t.command_id, t.attempt, r.workflow, r.namespace, t.activity,
-       e.payload, t.options, e.key, t.details, t.available_at, r.trace_context
+SELECT CAST(t.run_id AS text) AS run_id, t.generation, t.command_id, t.attempt, r.workflow, r.version, r.namespace,
+       t.activity, e.payload, t.options, e.key, t.details, t.available_at, r.trace_context
 FROM {rows:w(of_run uuid, of_generation integer, of_command integer)}
 JOIN {tasks} AS t ON t.run_id = w.of_run AND t.generation = w.of_generation AND t.command_id = w.of_command
 JOIN {runs} AS r ON r.id = t.run_id

@@ -1,0 +1,28 @@
+"""The real SDK, with exporters to memory."""
+
+from collections.abc import Iterator
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+import continuum.otel
+from tests.otel.looking import Seen
+
+
+@pytest.fixture
+def seen() -> Iterator[Seen]:
+    """What OpenTelemetry was told since `continuum.otel.setup`."""
+    spans, reader = InMemorySpanExporter(), InMemoryMetricReader()
+    tracers, meters = TracerProvider(), MeterProvider([reader])
+    tracers.add_span_processor(SimpleSpanProcessor(spans))
+    continuum.otel.setup(tracer_provider=tracers, meter_provider=meters)
+    try:
+        yield Seen(spans, reader, tracers.get_tracer("a host's own"))
+    finally:
+        continuum.otel.shutdown()
+        tracers.shutdown()
+        meters.shutdown()

@@ -1,0 +1,316 @@
+"""What is counted and measured: by OpenTelemetry and for Prometheus, under one set of names."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import Depends, FastAPI, HTTPException
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+import continuum
+import continuum.http
+import continuum.otel
+from continuum import ConfigurationError, Retry, RunFailed, activity, telemetry, workflow
+from continuum.http import metrics as route
+from continuum.http.scraping import Exporter
+from continuum.otel import meters
+from continuum.runtime.census import FRESH_SECONDS
+from continuum.telemetry import EVENTS, Emitter, TelemetryEvent
+from continuum.telemetry.metrics import INSTRUMENTS, OTHER, RULES, RUNS_STARTED, SERIES_MAX, Instrument, Kind, Recorder
+from tests.http.hosts import caller
+from tests.otel.looking import Seen
+from tests.scenarios.conftest import app, database, place, postgres_scenarios, sqlite_template
+from tests.support.eventually import eventually
+from tests.support.hosting import Place, instance_of
+
+__all__ = ["app", "database", "place", "postgres_scenarios", "sqlite_template"]
+
+tries: list[int] = []
+
+
+@activity(name="metrics.flaky", retry=Retry(initial=0.01, jitter=0.0))
+async def flaky() -> None:
+    tries.append(1)
+    if len(tries) == 1:
+        raise ConnectionError
+
+
+@workflow(name="metrics.works")
+async def works() -> None:
+    await flaky()
+    await asyncio.sleep(0.01)
+    await continuum.wait_signal("go", object)
+
+
+@workflow(name="metrics.fails")
+async def fails() -> None:
+    raise ValueError
+
+
+@activity(name="metrics.elsewhere", queue="nobody's")
+async def elsewhere() -> None: ...
+
+
+@workflow(name="metrics.stuck")
+async def stuck() -> None:
+    await elsewhere()
+
+
+class Scrape:
+    """A page, parsed."""
+
+    def __init__(self, page: str) -> None:
+        self.page = page
+        self.families: Mapping[str, Metric] = {one.name: one for one in text_string_to_metric_families(page)}
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """Return the value of the sample with these labels, or the sum of several."""
+        found = [
+            sample.value
+            for family in self.families.values()
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        ]
+        return sum(found) if found else None
+
+
+@pytest.fixture(autouse=True)
+def _a_first_try() -> None:
+    tries.clear()
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[httpx.AsyncClient]:
+    host = FastAPI()
+    host.include_router(continuum.http.router())
+    async with caller(host, "http://host/continuum") as client:
+        yield client
+
+
+async def scraped(http: httpx.AsyncClient) -> Scrape:
+    answer = await http.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain")
+    return Scrape(answer.text)
+
+
+async def test_prometheus_scrapes_what_has_happened_and_what_there_is(place: Place, http: httpx.AsyncClient) -> None:
+    name = f"measured-{place.kind}"
+    children = place.children(name, activities=[flaky])  # so that a task of another one stays where it is
+    async with children:
+        app = instance_of(children)
+        run = await app.start(works)
+        await app.start(stuck)
+        failed = await app.start(fails)
+        with pytest.raises(RunFailed):
+            await failed.result(timeout=20)
+        mine = {"continuum_instance": name}
+
+        async def waits() -> bool:
+            return (await app.get_run(run.run_id)).state == "suspended" and len(tries) == 2
+
+        await eventually(waits)
+        await asyncio.sleep(0.05)  # so that the oldest task has an age
+        seen = await scraped(http)
+        assert seen.value("continuum_runs_started_total", **mine, workflow="metrics.works") == 1
+        assert seen.value("continuum_runs_finished_total", **mine, workflow="metrics.fails", state="failed") == 1
+        assert seen.value("continuum_run_duration_seconds_count", **mine, state="failed") == 1
+        assert seen.value("continuum_activity_duration_seconds_count", **mine, outcome="retried") == 1
+        assert seen.value("continuum_activity_duration_seconds_count", **mine, outcome="completed") == 1
+        assert (seen.value("continuum_activity_schedule_to_start_seconds_count", **mine) or 0) >= 2
+        assert (seen.value("continuum_commit_writes_total", **mine) or 0) >= 5
+        assert seen.value("continuum_runs_active", **mine) == 2
+        assert seen.value("continuum_queue_depth", **mine, queue="nobody's") == 1
+        assert (seen.value("continuum_queue_oldest_age_seconds", **mine, queue="nobody's") or 0) > 0
+        assert seen.value("continuum_ready", **mine) == 1
+        assert run.run_id not in seen.page
+        await run.signal("go")
+        await run.result(timeout=20)
+        seen = await scraped(http)
+        assert seen.value("continuum_timer_lag_seconds_count", **mine) == 1
+        assert seen.value("continuum_runs_active", **mine) == 2, "the census is kept for a while"
+        assert app.wiring is not None
+        app.wiring.client.census._taken_at = app.wiring.world.clock.monotonic() - FRESH_SECONDS
+        assert (await scraped(http)).value("continuum_runs_active", **mine) == 1
+    children.forget()
+
+
+async def test_the_hosts_dependencies_stand_before_the_page_and_other_instances_are_not_on_it() -> None:
+    async def refuse() -> None:
+        raise HTTPException(403)
+
+    guarded, served = FastAPI(), FastAPI()
+    guarded.include_router(continuum.http.router(dependencies=[Depends(refuse)]))
+    served.include_router(continuum.http.router(instances=["one"]))
+    one, two = (Place("memory", None).children(name) for name in ("one", "two"))
+    async with (
+        one,
+        two,
+        caller(guarded, "http://host/continuum") as shut,
+        caller(served, "http://host/continuum") as http,
+    ):
+        for name in ("one", "two"):
+            with pytest.raises(RunFailed):
+                await (await continuum.start(fails, instance=name)).result(timeout=20)
+        assert (await shut.get("/metrics")).status_code == 403
+        seen = await scraped(http)
+        assert seen.value("continuum_runs_started_total", continuum_instance="one") == 1
+        assert seen.value("continuum_ready", continuum_instance="one") == 1
+        assert seen.value("continuum_runs_started_total", continuum_instance="two") is None
+        assert seen.value("continuum_ready", continuum_instance="two") is None
+    one.forget()
+    two.forget()
+
+
+async def test_a_scraper_may_ask_for_open_metrics(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+    assert answer.text.endswith("# EOF\n")
+
+
+async def test_the_page_can_be_left_out_and_must_be_installed_to_be_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(name: str) -> Any:
+        raise ModuleNotFoundError(name)
+
+    without, missing = FastAPI(), FastAPI()
+    without.include_router(continuum.http.router(metrics=False))
+    monkeypatch.setattr(route, "find_spec", lambda _name: None)
+    missing.include_router(continuum.http.router())
+    for host in (without, missing):
+        async with caller(host, "http://host/continuum") as http:
+            assert (await http.get("/metrics")).status_code == 404
+    monkeypatch.setattr("continuum.http.metrics.importlib.import_module", nothing)
+    with pytest.raises(ConfigurationError, match=r"continuum-durable\[prometheus\]"):
+        continuum.http.router(metrics=True)
+
+
+async def test_open_telemetry_measures_the_same(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with continuum.application() as app:
+        run = await app.start(works)
+        await eventually(lambda: len(tries) == 2)
+        await run.signal("go")
+        await run.result(timeout=20)
+        values = await asyncio.to_thread(seen.values)  # as an exporter reads them: from a thread of its own
+        labels = {"continuum.instance": "continuum"}
+
+        def value(name: str, **more: str) -> float:
+            wanted = (labels | more).items()
+            return sum(value for key, value in values[name].items() if wanted <= dict(key).items())
+
+        assert value("continuum.runs.finished", workflow="metrics.works", state="completed") == 1
+        assert value("continuum.activity.duration", outcome="retried") == 1
+        assert value("continuum.ready") == 1
+        assert value("continuum.runs.active") == 0
+        await app.start(works)
+        assert app.wiring is not None
+        app.wiring.client.census._taken_at = None
+        monkeypatch.setattr(meters, "SHARED_SECONDS", 0.0)
+        values = seen.values()  # on the loop of the instance nobody can wait
+        assert value("continuum.runs.active") == 0
+        census = app.wiring.client.census
+        await eventually(lambda: census._asked is not None and census._asked.done())
+        values = seen.values()
+        assert value("continuum.runs.active") == 1
+    assert run.run_id not in str(values)
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def test_every_rule_takes_what_its_event_is_documented_to_carry() -> None:
+    for name, rules in RULES.items():
+        event = EVENTS[name]
+        for rule in rules:
+            if rule.measurement is not None:
+                assert rule.measurement in {*event.measurements, *event.measurements_if_known}, name
+            assert len(rule.labels) == len(rule.instrument.labels), name
+            for label in rule.labels:
+                assert label[0] == "=" or label in {*event.metadata, *event.metadata_if_known}, name
+
+
+def test_no_label_is_an_id_and_every_instrument_is_fed() -> None:
+    fed = {rule.instrument for rules in RULES.values() for rule in rules}
+    assert fed == {one for one in INSTRUMENTS if one.kind is not Kind.GAUGE}
+    for one in INSTRUMENTS:
+        assert not {"run_id", "command_id", "owner", "node", "namespace"} & {*one.labels}
+
+
+def test_a_metric_has_a_bounded_number_of_series() -> None:
+    recorded: dict[tuple[str, ...], float] = {}
+
+    class Counting:
+        def record(self, _instrument: Instrument, value: float, labels: tuple[str, ...]) -> None:
+            recorded[labels] = recorded.get(labels, 0.0) + value
+
+    recorder = Recorder(Counting())
+    for turn in range(2):
+        for number in range(SERIES_MAX + 50):
+            recorder(TelemetryEvent("run.started", {}, {"instance": "i", "workflow": f"w{number}"}))
+        assert len(recorded) == SERIES_MAX + 1, turn
+    assert recorded["i", OTHER] == 100
+    assert recorded["i", "w0"] == 2
+    assert RUNS_STARTED.labels == ("workflow",)
+
+
+def fed_page() -> Scrape:
+    """A page of an exporter that has heard of every event in the rules, and of gauges of every kind."""
+    exporter = Exporter()
+    exporter.listen()
+    try:
+        _emit_all()
+    finally:
+        telemetry.detach(exporter._recorder)
+    gauges = [(one, 1.0, ("orders", *one.labels)) for one in INSTRUMENTS if one.kind is Kind.GAUGE]
+    return Scrape(exporter.page("", gauges, None)[0].decode())
+
+
+def _emit_all() -> None:
+    emit = Emitter(instance="orders", node="n")
+    for name in RULES:
+        event = EVENTS[name]
+        numbers = dict.fromkeys((*event.measurements, *event.measurements_if_known), 0.5)
+        emit(name, numbers, **dict.fromkeys((*event.metadata, *event.metadata_if_known), "x"))
+
+
+def test_both_exports_have_the_same_names_and_labels() -> None:
+    from opentelemetry.exporter.prometheus import PrometheusMetricReader
+    from opentelemetry.sdk.metrics import MeterProvider
+    from prometheus_client.exposition import generate_latest
+
+    registry = CollectorRegistry()
+    provider = MeterProvider(
+        [PrometheusMetricReader(disable_target_info=True, scope_info_enabled=False, registry=registry)]
+    )
+    continuum.otel.setup(meter_provider=provider)
+    try:
+        _emit_all()
+        by_otel = Scrape(generate_latest(registry).decode())
+    finally:
+        continuum.otel.shutdown()
+        provider.shutdown()
+    ours = fed_page()
+    gauges = {one.prometheus_name for one in INSTRUMENTS if one.kind is Kind.GAUGE}  # no instance runs here
+    assert _shape(by_otel) == {name: labels for name, labels in _shape(ours).items() if name not in gauges}
+    counters = {one.prometheus_name.removesuffix("_total") for one in INSTRUMENTS}
+    assert set(_shape(ours)) == counters
+
+
+def _shape(scrape: Scrape) -> dict[str, frozenset[str]]:
+    return {
+        name: frozenset(label for sample in family.samples for label in sample.labels)
+        for name, family in scrape.families.items()
+        if not name.endswith("_created")
+    }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nobody_listens_afterwards() -> Iterator[None]:
+    """The page's exporter listens for as long as the process lives; tests that come later count on silence."""
+    yield
+    from continuum.http.scraping import exporter
+
+    telemetry.detach(exporter._recorder)
