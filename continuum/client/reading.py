@@ -14,6 +14,7 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
+from continuum.client.first_looks import Looks
 from continuum.client.inputs import short_name, wanted_of
 from continuum.codec import shape_of
 from continuum.definitions.workflow import Workflow
@@ -91,6 +92,7 @@ class Reader:
         self._journal = journal
         self._registry = registry
         self._awaiting = awaiting
+        self._looks = Looks(journal)
 
     async def result(
         self, run_id: str, workflow: Workflow[..., Any] | None, *, timeout: Duration | None, wait_blocked: bool
@@ -116,17 +118,18 @@ class Reader:
         self, run_id: str, timeout_seconds: float | None, *, wait_blocked: bool, until_drain: bool
     ) -> Ending | None:
         """Look first: it may have ended before we came, or never have been."""
-        ending = next(iter(await self._journal.endings([run_id])), None)
+        standing = await self._looks.at(run_id)
+        if standing is None:
+            raise RunNotFound(f"there is no run {run_id} in this instance", run_id=run_id)
+        ending = standing.ending
         if ending is not None and not (wait_blocked and ending.state is RunState.BLOCKED):
             return ending
-        owner = None
-        if ending is None:
-            row = await self._journal.run(run_id)
-            if row is None:
-                raise RunNotFound(f"there is no run {run_id} in this instance", run_id=run_id)
-            owner = row.lease_owner
         return await self._awaiting.ending(
-            run_id, wait_blocked=wait_blocked, timeout_seconds=timeout_seconds, owner=owner, until_drain=until_drain
+            run_id,
+            wait_blocked=wait_blocked,
+            timeout_seconds=timeout_seconds,
+            owner=standing.lease_owner,
+            until_drain=until_drain,
         )
 
     async def get_run(self, run_id: str) -> Run:

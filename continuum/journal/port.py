@@ -22,7 +22,7 @@ from continuum.model.events import Event
 from continuum.model.messages import Message
 from continuum.model.owners import Owner
 from continuum.model.results import ActivityResult, ResultKey
-from continuum.model.runs import Attributes, Ending, RunRow
+from continuum.model.runs import Attributes, Ending, RunRow, Standing
 from continuum.model.schedules import Definition, Progress, ScheduleRow, ScheduleState
 from continuum.model.states import RunState
 from continuum.model.tasks import Attempt, Beat, ClaimedTask
@@ -338,6 +338,10 @@ class ReadJournal(Protocol):
 
     async def endings(self, run_ids: Sequence[str]) -> Sequence[Ending]:
         """Return how those of the runs that have ended, or are blocked, stand; one query for any number."""
+        ...
+
+    async def standings(self, run_ids: Sequence[str]) -> Sequence[Standing]:
+        """Return how those of the runs stand that exist; one query for any number."""
         ...
 
     async def active_children(self, parents: Sequence[str]) -> Sequence[tuple[str, str | None, str | None]]:

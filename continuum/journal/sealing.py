@@ -34,7 +34,7 @@ from continuum.model.messages import Message, MessageKind
 from continuum.model.owners import Owner
 from continuum.model.packing import pack_history, unpack_history
 from continuum.model.results import ActivityResult, ResultKey
-from continuum.model.runs import Ending, NewChild, RunRow
+from continuum.model.runs import Ending, NewChild, RunRow, Standing
 from continuum.model.schedules import Definition, Progress, ScheduleRow, ScheduleState
 from continuum.model.states import RunState
 from continuum.model.tasks import Attempt, Beat, ClaimedTask
@@ -227,6 +227,13 @@ class SealedJournal:
     async def endings(self, run_ids: Sequence[str]) -> Sequence[Ending]:
         """Read and open; an ending that cannot be opened is told as blocked, to those alone who wait for it."""
         return [self._open_ending(ending) for ending in await self._journal.endings(run_ids)]
+
+    async def standings(self, run_ids: Sequence[str]) -> Sequence[Standing]:
+        """Read and open, as endings are."""
+        return [
+            replace(standing, ending=self._open_ending(standing.ending)) if standing.ending is not None else standing
+            for standing in await self._journal.standings(run_ids)
+        ]
 
     def _open_ending(self, ending: Ending) -> Ending:
         try:

@@ -101,3 +101,11 @@ class Ending(Struct, frozen=True, gc=False):
     state: RunState
     payload: bytes | None = None  # the result of a completed run, the encoded Failure of a failed one
     reason: str | None = None
+
+
+class Standing(Struct, frozen=True):
+    """How a run stands for a caller who begins to wait: its end, or who holds it."""
+
+    run_id: str
+    lease_owner: str | None
+    ending: Ending | None

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from continuum.journal.port import Journal, RunFilter
-from continuum.model.runs import Ending
+from continuum.model.runs import Ending, Standing
 from continuum.model.states import RunState
 from tests.journal.backends import Harness
 from tests.journal.builders import (
@@ -74,6 +74,12 @@ async def test_endings_tell_how_runs_ended_and_which_are_blocked(journal: Journa
         stopped.run_id: Ending(stopped.run_id, RunState.CANCELLED),
         stuck.run_id: Ending(stuck.run_id, RunState.BLOCKED, reason="drift"),
     }
+    held = await started_run(journal)
+    standings = list(await journal.standings([*asked, held.run_id]))
+    assert standings == [
+        *(Standing(run_id, None, found.get(run_id)) for run_id in asked[:-1]),
+        Standing(held.run_id, held.owner, None),
+    ]
 
 
 async def test_a_start_that_ends_at_once_has_an_ending(journal: Journal) -> None:

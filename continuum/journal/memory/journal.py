@@ -27,7 +27,7 @@ from continuum.model.events import Event
 from continuum.model.messages import Message
 from continuum.model.owners import Owner
 from continuum.model.results import ActivityResult, ResultKey
-from continuum.model.runs import Ending, RunRow
+from continuum.model.runs import Ending, RunRow, Standing
 from continuum.model.schedules import Definition, Progress, ScheduleRow, ScheduleState
 from continuum.model.states import RunState
 from continuum.model.tasks import Attempt, Beat, ClaimedTask
@@ -254,6 +254,10 @@ class MemoryJournal:
     async def endings(self, run_ids: Sequence[str]) -> Sequence[Ending]:
         """Return how runs ended, or that they are blocked."""
         return await self._step(reads.endings, self._store, run_ids)
+
+    async def standings(self, run_ids: Sequence[str]) -> Sequence[Standing]:
+        """Return how runs stand for callers who begin to wait."""
+        return await self._step(reads.standings, self._store, run_ids)
 
     async def list_runs(self, where: RunFilter, *, limit: int, before: tuple[datetime, str] | None) -> Sequence[RunRow]:
         """Return a page of runs, newest first."""

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from continuum.journal.memory.store import MemoryStore, StoredSnapshot
 from continuum.journal.port import RunFilter
 from continuum.model.events import Event, EventType
-from continuum.model.runs import Ending, RunRow
+from continuum.model.runs import Ending, RunRow, Standing
 from continuum.model.states import RunState
 
 
@@ -45,6 +45,13 @@ def endings(store: MemoryStore, run_ids: Sequence[str]) -> Sequence[Ending]:
     """Return how those stand that have ended or are blocked, in the order asked."""
     rows = [store.runs[run_id] for run_id in run_ids if run_id in store.runs]
     return [_ending(store, row) for row in rows if row.state.has_ended or row.state is RunState.BLOCKED]
+
+
+def standings(store: MemoryStore, run_ids: Sequence[str]) -> Sequence[Standing]:
+    """Return how those of the runs stand that exist, in the order asked."""
+    ended = {ending.run_id: ending for ending in endings(store, run_ids)}
+    rows = [store.runs[run_id] for run_id in run_ids if run_id in store.runs]
+    return [Standing(row.run_id, row.lease_owner, ended.get(row.run_id)) for row in rows]
 
 
 def _ending(store: MemoryStore, row: RunRow) -> Ending:

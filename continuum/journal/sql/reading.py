@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Row
 
 from continuum.journal.port import RunFilter
 from continuum.journal.sql.desk import Part
@@ -11,7 +14,7 @@ from continuum.journal.sql.rows import encoded_attributes, runs_of
 from continuum.journal.sql.statements import families, listing, opening, results, runs, sweeps
 from continuum.model.events import Event
 from continuum.model.packing import SNAPSHOT_FORMAT
-from continuum.model.runs import Ending, RunRow
+from continuum.model.runs import Ending, RunRow, Standing
 from continuum.model.states import RunState
 
 # Before this comes everything: so the first page is read as the others are, by the index.
@@ -48,13 +51,13 @@ class Reading(Part):
     async def endings(self, run_ids: Sequence[str]) -> Sequence[Ending]:
         """Return how those of the runs that have ended, or are blocked, stand."""
         rows = {row.run_id: row for row in await self._desk.ask(runs.ENDINGS, ids=list(run_ids))}
+        return [_ending(rows[run_id]) for run_id in run_ids if run_id in rows]
+
+    async def standings(self, run_ids: Sequence[str]) -> Sequence[Standing]:
+        """Return how those of the runs stand that exist."""
+        rows = {row.run_id: row for row in await self._desk.ask(runs.STANDINGS, ids=list(run_ids))}
         return [
-            Ending(
-                run_id,
-                state := RunState(rows[run_id].state),
-                payload=rows[run_id].payload if state.has_ended else None,
-                reason=rows[run_id].reason if state is RunState.BLOCKED else None,
-            )
+            Standing(run_id, rows[run_id].lease_owner, _ending(rows[run_id]) if _is_over(rows[run_id]) else None)
             for run_id in run_ids
             if run_id in rows
         ]
@@ -127,3 +130,18 @@ class Keeping(Part):
                 for statement in sweeps.PRUNE_GENERATIONS:
                     await talk.fetch(statement, ids=runs_of(wanted), w=wanted)
         return len(wanted)
+
+
+def _ending(row: Row[Any]) -> Ending:
+    state = RunState(row.state)
+    return Ending(
+        row.run_id,
+        state,
+        payload=row.payload if state.has_ended else None,
+        reason=row.reason if state is RunState.BLOCKED else None,
+    )
+
+
+def _is_over(row: Row[Any]) -> bool:
+    state = RunState(row.state)
+    return state.has_ended or state is RunState.BLOCKED

@@ -157,6 +157,17 @@ WHERE r.id {{among:ids uuid}} AND (r.state = 'blocked' OR r.state IN {ENDED})
 """,
 )
 
+STANDINGS = Statement(
+    "runs.standings",
+    "Read how runs stand for callers who begin to wait for their end.",
+    f"""
+SELECT CAST(r.id AS text) AS run_id, r.state, e.payload, r.reason, r.lease_owner FROM {{runs}} AS r
+LEFT JOIN {{events}} AS e ON e.run_id = r.id AND e.generation = r.generation AND e.seq = r.last_seq
+    AND e.type IN ('completed', 'failed') AND r.state IN {ENDED}
+WHERE r.id {{among:ids uuid}}
+""",
+)
+
 HISTORY = Statement(
     "events.history",
     "Read a generation's events, by default the present one's.",
