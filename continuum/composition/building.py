@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Unpack
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,6 +17,7 @@ from continuum.composition.children import Children, children_of
 from continuum.composition.instance import Instance
 from continuum.composition.instances import DEFAULT, Instances
 from continuum.composition.options import InstanceOptions, Settings, checked_name, settings_of
+from continuum.composition.transacting import transactions_on
 from continuum.composition.wiring import World
 from continuum.definitions.catalog import catalog
 from continuum.errors import ConfigurationError
@@ -117,16 +119,7 @@ def memory_instance(
         """Nothing is to be prepared."""
 
     def unthreaded() -> World:
-        made = world()
-        return World(
-            clock=made.clock,
-            draw=made.draw,
-            new_id=made.new_id,
-            catalog=made.catalog,
-            is_threaded=False,
-            has_pollers=made.has_pollers,
-            fakes=made.fakes,
-        )
+        return replace(world(), is_threaded=False)
 
     return _register(settings, lambda: journal(store), ready, unthreaded)
 
@@ -147,7 +140,7 @@ def _sql_instance(settings: Settings, engine: AsyncEngine) -> Instance:
         )
         return sealed(journal, values["payload_codec"])
 
-    return _register(settings, make, prepare, real_world)
+    return _register(settings, make, prepare, lambda: replace(real_world(), transactions=transactions_on(engine)))
 
 
 def _register(settings: Settings, make: Callable[[], Journal], prepare: Any, world: Callable[[], World]) -> Instance:

@@ -39,6 +39,10 @@ def _count(name: str, value: Any) -> int:
     return value
 
 
+def _maybe_count(name: str, value: Any) -> int | None:
+    return None if value is None else _count(name, value)
+
+
 def _queues(name: str, value: Any) -> dict[str, int]:
     if not isinstance(value, Mapping) or not all(isinstance(queue, str) and queue for queue in value):
         raise ConfigurationError(f"{name} must map queue names to how many may run at once, not {value!r}")
@@ -118,6 +122,13 @@ PARTS: tuple[Part, ...] = (
             Option("max_concurrency", 100, _count, "attempts at once"),
             Option("threads", 10, _count, "threads for `def` activities"),
             Option("queues", {}, _queues, "limits of single queues, within max_concurrency"),
+            Option(
+                "transactional_concurrency",
+                None,
+                _maybe_count,
+                "attempts of transactional activities at once, each on a connection of the engine's own pool; half of its "
+                "pool_size, one on SQLite",
+            ),
         ),
         "owns running attempts",
         "activities run elsewhere",

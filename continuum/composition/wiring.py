@@ -1,3 +1,4 @@
+# long: every part of an instance, once, and what it is connected to
 """Builds the parts of one running instance around its journal. Cheap objects; nothing runs until it is started.
 
 What is off is built all the same and never started: a supervisor that was not opened has no room and no slots, a loop
@@ -16,6 +17,7 @@ from continuum.client.client import Client
 from continuum.clock import Clock
 from continuum.composition.options import Settings
 from continuum.composition.peering import Peering
+from continuum.composition.transacting import MakeTransactions, no_transactions
 from continuum.definitions.activity import Activity
 from continuum.definitions.catalog import Catalog
 from continuum.errors import WorkflowNotFound
@@ -24,7 +26,8 @@ from continuum.journal.group import GroupCommitter
 from continuum.journal.port import Journal
 from continuum.replay.guard import guard_of
 from continuum.runtime.activity_dispatcher import ActivityDispatcher
-from continuum.runtime.activity_supervisor import ActivityFinder, ActivitySupervisor
+from continuum.runtime.activity_finder import ActivityFinder
+from continuum.runtime.activity_supervisor import ActivitySupervisor
 from continuum.runtime.awaiting import Awaiting
 from continuum.runtime.component import Component, Loop
 from continuum.runtime.delivery import Delivery
@@ -57,6 +60,7 @@ class World:
     is_threaded: bool  # whether heartbeats have a thread of their own
     has_pollers: bool = True  # False: loops run only when nudged
     fakes: Mapping[str, Activity[..., Any]] | None = None
+    transactions: MakeTransactions = no_transactions  # of the host's database, where it has one
 
 
 CATCH_UP_SECONDS = 30.0  # the scan behind LISTEN
@@ -100,7 +104,9 @@ class Wiring:
         self.committer = GroupCommitter(
             journal=journal, clock=world.clock, draw=world.draw, emit=self.emit, lanes=journal.lanes
         )
-        self.delivery = Delivery(node=self.node, registry=self.registry, committer=self.committer, wakes=self.wakes)
+        self.delivery = Delivery(
+            node=self.node, journal=journal, registry=self.registry, committer=self.committer, wakes=self.wakes
+        )
         self.awaiting = Awaiting(
             self._name("awaiting"),
             node=self.node,
@@ -200,6 +206,7 @@ class Wiring:
             activities=ActivityFinder(self._find_activity, lambda: self._activities, self.world.fakes),
             delivery=self.delivery,
             wakes=self.wakes,
+            transactions=self.world.transactions(self.journal, self.settings),
             interval=self._every(values["lease_ttl"] / 3),
             max_concurrency=options["max_concurrency"],
             threads=options["threads"],

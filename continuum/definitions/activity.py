@@ -5,26 +5,22 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Coroutine
-from enum import Enum
 from types import FrameType
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Union, overload
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, Union, overload
 
-from msgspec.structs import replace
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from continuum.definitions.calls import Call
 from continuum.definitions.catalog import catalog
+from continuum.definitions.failing import finally_failed
 from continuum.definitions.signatures import Signature, durable_name, refuse_wrong_kind
-from continuum.errors import (
-    ActivityFailed,
-    ActivityTimedOut,
-    ConfigurationError,
-    DefinitionError,
-    DurableValueError,
-)
+from continuum.definitions.task_options import UNSET, Given, IsolationLevel, Unset, task_options
+from continuum.definitions.transactional import only_in_workflows, refuse_sessions, session_class_of
+from continuum.errors import DefinitionError, DurableValueError
 from continuum.model.events import EventType
 from continuum.model.failure import Failure
 from continuum.model.names import NAME_MAX, is_short_name
-from continuum.model.policy import Duration, Retry, seconds
+from continuum.model.policy import Duration, Retry
 from continuum.model.tasks import MINUTE, TaskOptions
 from continuum.replay.context import current_machine
 from continuum.replay.machine import Machine
@@ -33,19 +29,10 @@ from continuum.replay.saga import Debt
 
 P = ParamSpec("P")
 R = TypeVar("R")
+S = TypeVar("S", bound=AsyncSession)
 R_co = TypeVar("R_co", covariant=True)
 IdempotencyKey = str | Callable[..., str | None]
 Compensation = Union["Activity[..., Any]", Call[Any]]
-
-
-class Unset(Enum):
-    """Marks an option that was left out, where None means none."""
-
-    UNSET = "unset"
-
-
-UNSET = Unset.UNSET
-PRIORITY_MAX = 32_767  # the column is a smallint
 
 
 class Activity(Generic[P, R_co]):
@@ -59,9 +46,15 @@ class Activity(Generic[P, R_co]):
         options: TaskOptions,
         idempotency_key: IdempotencyKey | None,
         compensation: Compensation | None,
+        transactional: bool,
         scope: FrameType | None,
     ) -> None:
         refuse_wrong_kind(fn, "activity")
+        self.session_class: type[AsyncSession] | None = None  # of a transactional activity: what it is given
+        if transactional:
+            self.session_class = session_class_of(fn, scope)
+        else:
+            refuse_sessions(fn, scope)
         self.fn = fn
         self.origin = durable_name(fn)
         self.name = name or self.origin
@@ -69,7 +62,7 @@ class Activity(Generic[P, R_co]):
         self.task_options = options
         self.idempotency_key = idempotency_key
         self.compensation = _compensation(compensation)
-        self.signature = Signature(fn, "activity", scope=scope)
+        self.signature = Signature(fn, "activity", injected=1 if transactional else 0, scope=scope)
         self.__doc__ = fn.__doc__
         self.__name__ = fn.__name__
         self.__qualname__ = fn.__qualname__
@@ -88,9 +81,12 @@ class Activity(Generic[P, R_co]):
         Raises:
             InputInvalid, DurableValueError: the arguments do not fit or cannot be journaled.
             ActivityFailed: (when awaited) it finally failed.
+            NotInWorkflow: it is transactional, and called outside of a workflow.
         """
         machine = current_machine()
         if machine is None:
+            if self.session_class is not None:
+                raise only_in_workflows(self.name, self.fn)
             return self._outside(args, kwargs)
         parameters = self.signature.parameters
         command = Command(
@@ -116,6 +112,8 @@ class Activity(Generic[P, R_co]):
         heartbeat_timeout: Duration | Unset | None = UNSET,
         queue: str | Unset = UNSET,
         priority: int | Unset = UNSET,
+        isolation_level: IsolationLevel | Unset | None = UNSET,
+        serialization_retries: int | Unset = UNSET,
         idempotency_key: IdempotencyKey | Unset | None = UNSET,
         compensate: Callable[[R_co], Coroutine[Any, Any, object]] | Call[object] | Unset | None = UNSET,
     ) -> Activity[P, R_co]:
@@ -127,13 +125,16 @@ class Activity(Generic[P, R_co]):
         """
         other: Activity[P, R_co] = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
-        other.task_options = _task_options(
+        other.task_options = task_options(
             self.task_options,
-            retry=retry,
-            timeout=timeout,
-            heartbeat_timeout=heartbeat_timeout,
-            queue=queue,
-            priority=priority,
+            {
+                "retry": retry,
+                "timeout": timeout,
+                "heartbeat_timeout": heartbeat_timeout,
+                "queue": queue,
+                "priority": priority,
+                **_of_transactions(isolation_level, serialization_retries, is_one=self.session_class is not None),
+            },
         )
         if idempotency_key is not UNSET:
             other.idempotency_key = idempotency_key
@@ -208,54 +209,19 @@ def _compensation(undo: Any) -> Compensation | None:
     return undo  # type: ignore[no-any-return]  # looked at above
 
 
-def finally_failed(failure: Failure, activity: str, run_id: str) -> ActivityFailed:
-    """Return the error of an activity that has no attempts left."""
-    kind = ActivityTimedOut if failure.timed_out else ActivityFailed
-    return kind(
-        f"activity {activity} failed after {failure.attempts} attempt(s): {failure.type}: {failure.message}",
-        activity=activity,
-        type=failure.type,
-        details=failure.details,
-        attempts=failure.attempts,
-        causes=failure.causes,
-        remote_traceback=failure.traceback,
-        run_id=run_id,
-    )
+def _of_transactions(
+    isolation_level: IsolationLevel | Unset | None, serialization_retries: int | Unset, *, is_one: bool
+) -> Given:
+    """Return the options that transactional activities have.
 
-
-def _task_options(
-    base: TaskOptions,
-    *,
-    retry: Retry | Unset,
-    timeout: Duration | Unset | None,
-    heartbeat_timeout: Duration | Unset | None,
-    queue: str | Unset,
-    priority: int | Unset,
-) -> TaskOptions:
-    given: dict[str, Any] = {}
-    if retry is not UNSET:
-        if not isinstance(retry, Retry):
-            raise ConfigurationError(f"retry must be a continuum.Retry, not {retry!r}")
-        given["retry"] = retry
-    for name, value in (("timeout", timeout), ("heartbeat_timeout", heartbeat_timeout)):
-        if value is not UNSET:
-            given[f"{name}_seconds"] = None if value is None else _positive(value, name)
-    if queue is not UNSET:
-        if type(queue) is not str or not queue:
-            raise ConfigurationError(f"queue must be a name, not {queue!r}")
-        given["queue"] = queue
-    if priority is not UNSET:
-        if type(priority) is not int or not -PRIORITY_MAX <= priority <= PRIORITY_MAX:
-            raise ConfigurationError(f"priority must be an integer, at most ±{PRIORITY_MAX}, not {priority!r}")
-        given["priority"] = priority
-    return replace(base, **given)
-
-
-def _positive(value: Any, name: str) -> float:
-    limit = seconds(value, name=name)
-    if limit == 0:
-        raise ConfigurationError(f"{name}=0 would never let an attempt finish; None means no limit")
-    return limit
+    Raises:
+        DefinitionError: this is none.
+    """
+    if is_one:
+        return {"isolation_level": isolation_level, "serialization_retries": serialization_retries}
+    if isolation_level is not UNSET or serialization_retries is not UNSET:
+        raise DefinitionError("isolation_level= and serialization_retries= are for @activity(transactional=True)")
+    return {}
 
 
 class CompensatedDecorator(Protocol[R]):
@@ -276,6 +242,22 @@ class ActivityDecorator(Protocol):
     def __call__(self, fn: Callable[P, R], /) -> Activity[P, R]: ...
 
 
+class TransactionalDecorator(Protocol):
+    """What `@activity(transactional=True)` returns: the session in front is injected, callers do not pass it."""
+
+    def __call__(self, fn: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /) -> Activity[P, R]:
+        """Make it an activity whose callers do not see the session."""
+        ...
+
+
+class CompensatedTransactionalDecorator(Protocol[R]):
+    """What `@activity(transactional=True, compensate=...)` returns."""
+
+    def __call__(self, fn: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /) -> Activity[P, R]:
+        """Make it an activity whose callers do not see the session."""
+        ...
+
+
 @overload
 def activity(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Activity[P, R]: ...
 @overload
@@ -283,6 +265,37 @@ def activity(fn: Callable[P, R], /) -> Activity[P, R]: ...
 @overload
 def activity(
     *,
+    transactional: Literal[True],
+    isolation_level: IsolationLevel | None = ...,
+    serialization_retries: int = ...,
+    name: str | None = ...,
+    retry: Retry = ...,
+    timeout: Duration | None = ...,
+    heartbeat_timeout: Duration | None = ...,
+    queue: str = ...,
+    priority: int = ...,
+    idempotency_key: Callable[..., str | None] | None = ...,
+    compensate: Call[object] | None = ...,
+) -> TransactionalDecorator: ...
+@overload
+def activity(
+    *,
+    transactional: Literal[True],
+    isolation_level: IsolationLevel | None = ...,
+    serialization_retries: int = ...,
+    name: str | None = ...,
+    retry: Retry = ...,
+    timeout: Duration | None = ...,
+    heartbeat_timeout: Duration | None = ...,
+    queue: str = ...,
+    priority: int = ...,
+    idempotency_key: Callable[..., str | None] | None = ...,
+    compensate: Callable[[R], Coroutine[Any, Any, object]],
+) -> CompensatedTransactionalDecorator[R]: ...
+@overload
+def activity(
+    *,
+    transactional: Literal[False] = ...,
     name: str | None = ...,
     retry: Retry = ...,
     timeout: Duration | None = ...,
@@ -295,6 +308,7 @@ def activity(
 @overload
 def activity(
     *,
+    transactional: Literal[False] = ...,
     name: str | None = ...,
     retry: Retry = ...,
     timeout: Duration | None = ...,
@@ -304,10 +318,13 @@ def activity(
     idempotency_key: Callable[..., str | None] | None = ...,
     compensate: Callable[[R], Coroutine[Any, Any, object]],
 ) -> CompensatedDecorator[R]: ...
-def activity(
+def activity(  # long: its options, and what each of them means
     fn: Callable[..., Any] | None = None,
     /,
     *,
+    transactional: bool = False,
+    isolation_level: IsolationLevel | Unset | None = UNSET,
+    serialization_retries: int | Unset = UNSET,
     name: str | None = None,
     retry: Retry = Retry(),
     timeout: Duration | None = 5 * MINUTE,
@@ -320,6 +337,11 @@ def activity(
     """Make a function an activity: `async def` runs on the host's loop, `def` in our own thread pool.
 
     Args:
+        transactional: give it an `AsyncSession` on the instance's database, as its first parameter: what is written with
+            it commits in one transaction with the activity's end, exactly once. Workflows do not pass it.
+        isolation_level: of that transaction; by default what the engine has. (SQLite's are serializable.)
+        serialization_retries: how often an attempt begins anew, with nothing consumed, because its transaction collided
+            with another one (SQLSTATE 40001 or 40P01, or SQLite is busy); 5 unless told.
         name: durable name, by which waiting tasks find their code; default `module.qualname`.
         retry: how a failed attempt is retried; by default 3 attempts, 1 s, × 2, at most 60 s.
         timeout: for one attempt, seconds or timedelta; None: never.
@@ -342,13 +364,16 @@ def activity(
     scope = sys._getframe(1)
     if idempotency_key is not None and not callable(idempotency_key):
         raise DefinitionError("idempotency_key= takes a function of the arguments; `.options()` takes a fixed key")
-    options = _task_options(
+    options = task_options(
         TaskOptions(),
-        retry=retry,
-        timeout=timeout,
-        heartbeat_timeout=heartbeat_timeout,
-        queue=queue,
-        priority=priority,
+        {
+            "retry": retry,
+            "timeout": timeout,
+            "heartbeat_timeout": heartbeat_timeout,
+            "queue": queue,
+            "priority": priority,
+            **_of_transactions(isolation_level, serialization_retries, is_one=transactional),
+        },
     )
 
     def decorate(fn: Callable[..., Any]) -> Activity[..., Any]:
@@ -358,6 +383,7 @@ def activity(
             options=options,
             idempotency_key=idempotency_key,
             compensation=compensate,  # type: ignore[arg-type]  # `_compensation` looks at it
+            transactional=transactional,
             scope=scope,
         )
         catalog().add_activity(made)

@@ -12,7 +12,9 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, TypeVar
 
-from continuum.definitions.activity import UNSET, Activity, finally_failed
+from continuum.definitions.activity import Activity
+from continuum.definitions.failing import finally_failed
+from continuum.definitions.task_options import UNSET
 from continuum.errors import ActivityFailed, NotAllowedHere
 from continuum.model.failure import Failure
 from continuum.replay.context import machine_for

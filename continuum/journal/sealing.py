@@ -150,9 +150,9 @@ class SealedJournal:
                 return StartMany(tuple(self._seal_start(start) for start in starts))
             case Post(message):
                 return Post(self._seal_message(message))
-            case Finish(attempt, message, result):
+            case Finish(message=message, result=result):
                 sealed_result = None if result is None else self._seal_result(result)
-                return Finish(attempt, self._seal_message(message), sealed_result)
+                return replace(write, message=self._seal_message(message), result=sealed_result)
             case _:
                 return write
 

@@ -24,6 +24,8 @@ class TaskOptions(Struct, frozen=True, gc=False):
     heartbeat_timeout_seconds: float | None = None
     queue: str = "default"
     priority: int = 0
+    isolation_level: str | None = None  # of a transactional activity; None: as the engine has it
+    serialization_retries: int = 5  # of one attempt, when its transaction collides with others
 
     def encode(self) -> bytes:
         """Render as JSON bytes."""
@@ -35,26 +37,34 @@ class TaskOptions(Struct, frozen=True, gc=False):
         return _decode(blob)
 
 
+DEFAULTS = TaskOptions()
+LATER = (
+    "isolation_level",
+    "serialization_retries",
+)  # not in the rows of older versions; written where they say something
+
+
 @lru_cache(maxsize=1_024)  # a program has few distinct options and many tasks
 def _encode(options: TaskOptions) -> bytes:
     retry = options.retry
-    return json.dumps(
-        {
-            "timeout": options.timeout_seconds,
-            "heartbeat_timeout": options.heartbeat_timeout_seconds,
-            "queue": options.queue,
-            "priority": options.priority,
-            "retry": {
-                "max_attempts": retry.max_attempts,
-                "initial": retry.initial,
-                "backoff": retry.backoff,
-                "max_delay": retry.max_delay,
-                "jitter": retry.jitter,
-                "non_retryable": retry.non_retryable,
-            },
+    body: dict[str, object] = {
+        "timeout": options.timeout_seconds,
+        "heartbeat_timeout": options.heartbeat_timeout_seconds,
+        "queue": options.queue,
+        "priority": options.priority,
+        "retry": {
+            "max_attempts": retry.max_attempts,
+            "initial": retry.initial,
+            "backoff": retry.backoff,
+            "max_delay": retry.max_delay,
+            "jitter": retry.jitter,
+            "non_retryable": retry.non_retryable,
         },
-        separators=(",", ":"),
-    ).encode()
+    }
+    for name in LATER:
+        if getattr(options, name) != getattr(DEFAULTS, name):
+            body[name] = getattr(options, name)
+    return json.dumps(body, separators=(",", ":")).encode()
 
 
 @lru_cache(maxsize=1_024)
@@ -66,6 +76,7 @@ def _decode(blob: bytes) -> TaskOptions:
         heartbeat_timeout_seconds=body["heartbeat_timeout"],
         queue=body["queue"],
         priority=body["priority"],
+        **{name: body[name] for name in LATER if name in body},
     )
 
 
@@ -120,3 +131,4 @@ class Beat(Struct, frozen=True, gc=False):
     attempt: Attempt
     details: bytes | None
     activity: str | None = None
+    is_quiet: bool = False  # only asks whether the task is still theirs: nothing is stored, no lock is taken

@@ -125,6 +125,7 @@ class Finish(Struct, frozen=True, gc=False):
     attempt: Attempt
     message: Message
     result: ActivityResult | None = None  # a success under an idempotency key, for other runs
+    in_doubt: bool = False  # whether a host's COMMIT that was not answered may still hold the task
 
 
 class RetryTask(Struct, frozen=True, gc=False):
@@ -132,6 +133,7 @@ class RetryTask(Struct, frozen=True, gc=False):
 
     attempt: Attempt
     delay_seconds: float
+    in_doubt: bool = False  # as of Finish
 
 
 class FreeTask(Struct, frozen=True, gc=False):

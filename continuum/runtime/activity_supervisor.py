@@ -2,7 +2,7 @@
 
 Slots are counted by real attempts: one is reserved before a task is leased here, and free again when the function has
 returned (a `def` that outlives its timeout keeps it). A queue with a limit of its own counts within the global one, and
-so do the threads of `def` activities: none is begun to wait for a thread while its timeout runs. Once per interval one statement carries the heartbeats of all attempts; those missing from its answer belong to nobody any
+so do the threads of `def` activities and the connections of transactional ones: none is begun to wait for them while its timeout runs. Once per interval one statement carries the heartbeats of all attempts; those missing from its answer belong to nobody any
 more and are cancelled.
 """
 
@@ -21,35 +21,18 @@ from continuum.journal.port import TaskJournal
 from continuum.model.failure import Failure
 from continuum.model.results import ActivityResult
 from continuum.model.tasks import Attempt, Beat, ClaimedTask, TaskKey
+from continuum.runtime.activity_finder import ActivityFinder
 from continuum.runtime.attempt import TIMED_OUT, RunningAttempt, Workplace
+from continuum.runtime.bookings import Bookings
 from continuum.runtime.component import Loop
 from continuum.runtime.delivery import Delivery
 from continuum.runtime.node import Node
 from continuum.runtime.recalling import key_of, recalled, recorded
 from continuum.runtime.telling import facts_of_task, lasted
 from continuum.runtime.threads import DaemonThreads
+from continuum.runtime.transactional import Transactions
 from continuum.runtime.wakes import Wakes
 from continuum.telemetry import heard
-
-
-class ActivityFinder:
-    """Finds the code of an activity; a test replaces some of it."""
-
-    def __init__(self, find: Any, names: Any, fakes: Mapping[str, Activity[..., Any]] | None = None) -> None:
-        self._find = find
-        self._names = names
-        self._fakes = dict(fakes or {})
-
-    def get(self, name: str) -> Activity[..., Any] | None:
-        """Return the activity of this name, or None if this process does not serve it."""
-        found: Activity[..., Any] | None = self._fakes.get(name) or self._find(name)
-        return found
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every activity that this process serves."""
-        names: tuple[str, ...] = self._names()
-        return tuple(sorted({*names, *self._fakes})) if self._fakes else names
 
 
 class ActivitySupervisor(Loop):
@@ -64,6 +47,7 @@ class ActivitySupervisor(Loop):
         activities: ActivityFinder,
         delivery: Delivery,
         wakes: Wakes,
+        transactions: Transactions,
         interval: float | None,
         max_concurrency: int,
         threads: int,
@@ -89,12 +73,14 @@ class ActivitySupervisor(Loop):
         self._taken: Counter[str] = Counter()  # slots by queue, reserved or in use
         self._taken_in_all = 0
         self._taken_threads = 0
+        self._taken_transactions = 0
         self._attempts: dict[TaskKey, RunningAttempt] = {}
         self._known: dict[Attempt, None] = {}  # begun, or ended with their last write still on its way
         self._asking: dict[TaskKey, ClaimedTask] = {}  # accepted; it is being asked what is known under their keys
         self._starved = False  # somebody asked for a slot and got none
         self._chores: set[asyncio.Task[None]] = set()
         self._place = self._workplace()
+        self._bookings = Bookings(node=node, journal=journal, delivery=delivery, transactions=transactions, keeper=self)
         self.is_open = False
 
     # --- slots --------------------------------------------------------------------------------------------------------
@@ -105,8 +91,7 @@ class ActivitySupervisor(Loop):
         if not self.is_open or self._node.is_draining or found is None:
             return False
         limit = self._queues.get(queue, self._max_concurrency)
-        has_thread = found.is_async or self._taken_threads < self._threads_max
-        if self._taken_in_all >= self._max_concurrency or self._taken[queue] >= limit or not has_thread:
+        if self._taken_in_all >= self._max_concurrency or self._taken[queue] >= limit or not self._has_means(found):
             self._starved = True
             return False
         self._take(queue, found, 1)
@@ -119,11 +104,21 @@ class ActivitySupervisor(Loop):
     def _take(self, queue: str, activity: Activity[..., Any] | None, slots: int) -> None:
         self._taken[queue] += slots
         self._taken_in_all += slots
-        if activity is not None and not activity.is_async:
+        if activity is None:
+            pass
+        elif not activity.is_async:
             self._taken_threads += slots
+        elif activity.session_class is not None:
+            self._taken_transactions += slots
         if slots < 0 and self._starved:
             self._starved = False
             self._wakes.claim_tasks(0.0)
+
+    def _has_means(self, activity: Activity[..., Any]) -> bool:
+        """Tell whether there is what it needs beside a slot: a thread for a `def`, a connection of the host's pool."""
+        if not activity.is_async:
+            return self._taken_threads < self._threads_max
+        return activity.session_class is None or self._taken_transactions < self._bookings.concurrency
 
     def free_slots(self) -> tuple[int, Mapping[str, int]]:
         """Return the free slots in all, and those of each queue that has a limit."""
@@ -141,12 +136,15 @@ class ActivitySupervisor(Loop):
 
     @property
     def claimable(self) -> tuple[str, ...]:
-        """Every activity that could be begun now: without a free thread, no `def`."""
+        """Every activity that could be begun now: without a free thread, no `def`; without a connection, none with one."""
         names = self.activities.names
-        if self._taken_threads < self._threads_max:
+        is_rich = self._taken_threads < self._threads_max
+        if is_rich and self._taken_transactions < self._bookings.concurrency:
             return names
         self._starved = True
-        return tuple(name for name in names if (found := self.activities.get(name)) is not None and found.is_async)
+        return tuple(
+            name for name in names if (found := self.activities.get(name)) is not None and self._has_means(found)
+        )
 
     def claim_lost(self) -> None:
         """Hear that the answer to a claim was lost: its tasks may be leased to us unknown to us."""
@@ -165,7 +163,7 @@ class ActivitySupervisor(Loop):
                 self._asking[task.attempt.key] = task
                 keyed.append(task)
         if keyed:
-            self._chore(self._recall(keyed))
+            self.chore(self._recall(keyed))
 
     def _accepted(self, task: ClaimedTask) -> Activity[..., Any] | None:
         """Return the code of a task that is to be begun here and now; else its slot is given back."""
@@ -182,7 +180,10 @@ class ActivitySupervisor(Loop):
         return activity
 
     def _begin(self, task: ClaimedTask, activity: Activity[..., Any]) -> None:
-        attempt = RunningAttempt(task, activity, self._place)
+        if activity.session_class is None:
+            attempt = RunningAttempt(task, activity, self._place)
+        else:
+            attempt = self._bookings.attempt(task, activity, self._place)
         self._attempts[task.attempt.key] = attempt
         if heard:
             self._begins(attempt)
@@ -197,7 +198,8 @@ class ActivitySupervisor(Loop):
             waited = {"waited_seconds": max(-self._node.seconds_until(task.available_at), 0.0)}
         self._node.emit("activity.started", waited, **facts_of_task(task))
 
-    def _seconds(self, attempt: RunningAttempt) -> float | None:
+    def seconds(self, attempt: RunningAttempt) -> float | None:
+        """Return how long it has lasted, if anybody wants to know."""
         return None if attempt.began_at is None else self._node.clock.monotonic() - attempt.began_at
 
     async def _recall(self, tasks: Sequence[ClaimedTask]) -> None:
@@ -246,31 +248,33 @@ class ActivitySupervisor(Loop):
 
     def returned(self, attempt: RunningAttempt, payload: bytes) -> None:
         """Hear that it returned a value."""
-        self._forget_running(attempt)
-        self._delivery.completed(attempt.task, payload, self, seconds=self._seconds(attempt))
+        self.forget(attempt)
+        self._delivery.completed(attempt.task, payload, self, seconds=self.seconds(attempt))
         if attempt.trace is not None:
             attempt.trace.ended(None)
 
     def raised(self, attempt: RunningAttempt, failure: Failure) -> None:
         """Hear that it raised, or outlived a limit."""
-        self._forget_running(attempt)
+        self.forget(attempt)
         if failure.timed_out and "activity.timed_out" in heard:
             limit = "timeout" if failure.type == TIMED_OUT else "heartbeat_timeout"
             facts = facts_of_task(attempt.task)
-            self._node.emit("activity.timed_out", lasted(self._seconds(attempt)), **facts, limit=limit)
+            self._node.emit("activity.timed_out", lasted(self.seconds(attempt)), **facts, limit=limit)
         self._fail(attempt, failure)
 
     def stopped(self, attempt: RunningAttempt) -> None:
         """Hear that it was cancelled by us: nothing is to be reported."""
-        self._forget_running(attempt)
+        self.forget(attempt)
         self._known.pop(attempt.task.attempt, None)
         if attempt.trace is not None:
             attempt.trace.withdrawn()
-        self._node.emit("activity.cancelled", lasted(self._seconds(attempt)), **facts_of_task(attempt.task))
+        self._node.emit("activity.cancelled", lasted(self.seconds(attempt)), **facts_of_task(attempt.task))
 
     def vacated(self, attempt: RunningAttempt) -> None:
         """Hear that the function is no longer running: its slot is free."""
         self._take(attempt.task.options.queue, attempt.activity, -1)
+        if attempt.activity.session_class is not None:
+            self._bookings.vacated(attempt)
 
     def settled(self, attempt: Attempt) -> None:
         """Forget an attempt whose last write is settled."""
@@ -278,13 +282,14 @@ class ActivitySupervisor(Loop):
 
     def _fail(self, attempt: RunningAttempt, failure: Failure) -> None:
         if attempt.details is None:
-            self._delivery.failed(attempt.task, failure, self, seconds=self._seconds(attempt))
+            self._delivery.failed(attempt.task, failure, self, seconds=self.seconds(attempt))
             if attempt.trace is not None:
                 attempt.trace.ended(failure)
             return
-        self._chore(self._remember_and_fail(attempt, failure))
+        self.chore(self._remember_and_fail(attempt, failure))
 
-    def _chore(self, coroutine: Coroutine[object, None, None]) -> None:
+    def chore(self, coroutine: Coroutine[object, None, None]) -> None:
+        """Do something that a drain waits for."""
         chore = asyncio.get_running_loop().create_task(coroutine)
         self._chores.add(chore)
         chore.add_done_callback(self._chores.discard)
@@ -294,12 +299,13 @@ class ActivitySupervisor(Loop):
         try:
             with contextlib.suppress(ContinuumError):
                 await self._journal.heartbeat_tasks([_beat_of(attempt)])
-            self._delivery.failed(attempt.task, failure, self, seconds=self._seconds(attempt))
+            self._delivery.failed(attempt.task, failure, self, seconds=self.seconds(attempt))
         finally:
             if attempt.trace is not None:
                 attempt.trace.ended(failure)
 
-    def _forget_running(self, attempt: RunningAttempt) -> None:
+    def forget(self, attempt: RunningAttempt) -> None:
+        """Take note that an attempt runs no more."""
         key = attempt.task.attempt.key
         if self._attempts.get(key) is attempt:
             del self._attempts[key]
@@ -317,7 +323,8 @@ class ActivitySupervisor(Loop):
         self.is_open = False
         await super().stop()
         for attempt in tuple(self._attempts.values()):
-            attempt.cancel()
+            (attempt.cancel if attempt.in_doubt is None else attempt.abandon)()
+        await self._bookings.close()
         for chore in tuple(self._chores):
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
@@ -335,13 +342,17 @@ class ActivitySupervisor(Loop):
         except TimeoutError:
             for attempt in tuple(self._attempts.values()):
                 failure = Failure("continuum.Drained", "the process is shutting down", retryable=True, retry_after=0.0)
+                doubt = attempt.in_doubt
                 attempt.abandon()
-                self._forget_running(attempt)
-                self._fail(attempt, failure)
+                self.forget(attempt)
+                if doubt is None:
+                    self._fail(attempt, failure)
+                else:
+                    self._bookings.judge(attempt, doubt, failure)
 
     async def once(self) -> bool:
         """Send the heartbeats of all attempts in one statement; cancel those that are nobody's any more."""
-        beats = [_beat_of(attempt) for attempt in self._attempts.values()]
+        beats = [_beat_of(attempt) for attempt in self._attempts.values() if attempt.in_doubt is None]
         if not beats:
             return False
         alive = set(await self._journal.heartbeat_tasks(beats))
@@ -351,7 +362,7 @@ class ActivitySupervisor(Loop):
                 continue
             if beat.attempt not in alive:
                 attempt.cancel()
-            elif attempt.has_beaten and "activity.heartbeat" in heard:
+            elif attempt.has_beaten and not beat.is_quiet and "activity.heartbeat" in heard:
                 told = {"details_bytes": len(beat.details or b"")}
                 self._node.emit("activity.heartbeat", told, **facts_of_task(attempt.task))
         return False
@@ -371,4 +382,7 @@ class ActivitySupervisor(Loop):
 
 
 def _beat_of(attempt: RunningAttempt) -> Beat:
+    """Return an attempt's heartbeat; a transaction's only asks: it must not find its own task's row changed or locked."""
+    if attempt.activity.session_class is not None and not attempt.is_over:
+        return Beat(attempt.task.attempt, None, is_quiet=True)
     return Beat(attempt.task.attempt, attempt.details, attempt.task.activity)

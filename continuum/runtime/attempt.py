@@ -17,6 +17,7 @@ from continuum.clock import Cancellable, Clock
 from continuum.definitions.activity import Activity
 from continuum.errors import DurableValueError
 from continuum.model.failure import Failure, failure_of
+from continuum.model.messages import Message
 from continuum.model.tasks import ClaimedTask
 from continuum.runtime import tracing
 from continuum.runtime.activity_context import ActivityContext, current
@@ -63,6 +64,7 @@ class Workplace(NamedTuple):
 class RunningAttempt:
     """A try in progress."""
 
+    in_doubt: Message | None = None  # what a COMMIT brings that is on its way, see `transactional`
     __slots__ = (
         "_beaten_at",
         "_context",

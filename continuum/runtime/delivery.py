@@ -12,12 +12,24 @@ from typing import Protocol
 
 from continuum.errors import JournalUnavailable
 from continuum.journal.group import GroupCommitter
+from continuum.journal.port import Contended
 from continuum.model.failure import Failure
 from continuum.model.messages import Message, MessageKind
 from continuum.model.policy import GiveUp, RetryLater, decide
 from continuum.model.results import ActivityResult
 from continuum.model.tasks import Attempt, ClaimedTask
-from continuum.model.writes import Finish, FreeTask, Landed, Post, Posted, RetryTask, Unwritable, Verdict
+from continuum.model.writes import (
+    REFUSED,
+    Finish,
+    FreeTask,
+    Landed,
+    Post,
+    Posted,
+    RetryTask,
+    Unwritable,
+    Verdict,
+    Write,
+)
 from continuum.runtime.execution import Execution
 from continuum.runtime.home import Letter, Settled
 from continuum.runtime.node import Node
@@ -26,6 +38,8 @@ from continuum.runtime.registry import Registry
 from continuum.runtime.telling import facts_of_attempt, facts_of_task, lasted
 from continuum.runtime.wakes import Wakes
 from continuum.telemetry import heard
+
+LOOK_AGAIN_SECONDS = 0.5  # for what a COMMIT brought whose answer was lost
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +52,22 @@ class Tended(Protocol):
         ...
 
 
+class Judge(Protocol):
+    """Who can look for a message."""
+
+    async def judge(self, write: Write) -> Verdict | None:
+        """Say what became of a write; None: it did not arrive."""
+        ...
+
+
 class Delivery:
     """The two ways of results and messages."""
 
-    def __init__(self, *, node: Node, registry: Registry[Execution], committer: GroupCommitter, wakes: Wakes) -> None:
+    def __init__(
+        self, *, node: Node, journal: Judge, registry: Registry[Execution], committer: GroupCommitter, wakes: Wakes
+    ) -> None:
         self._node = node
+        self._journal = journal
         self._registry = registry
         self._committer = committer
         self._wakes = wakes
@@ -69,29 +94,66 @@ class Delivery:
         verdict = decide(task.options.retry, attempt.attempt, failure, self._node.draw)
         match verdict:
             case RetryLater(delay_seconds):
-                self._node.emit(
-                    "activity.retried",
-                    {"delay_seconds": delay_seconds, **lasted(seconds)},
-                    **facts_of_task(task),
-                    next_attempt=attempt.attempt + 1,
-                    error=failure.type,
-                )
+                self._tell_retried(task, failure, delay_seconds, seconds)
                 self._committer.submit(
                     RetryTask(attempt, delay_seconds),
                     lambda settled: self._retried(attempt, settled, delay_seconds, tended),
                 )
             case GiveUp():
                 self._node.emit("activity.failed", lasted(seconds), **facts_of_task(task), error=failure.type)
-                final = Failure(
-                    type=failure.type,
-                    message=failure.message,
-                    causes=failure.causes,
-                    details=failure.details,
-                    traceback=failure.traceback,
-                    attempts=attempt.attempt,
-                    timed_out=failure.timed_out,
-                )
-                self._answer(task, MessageKind.ACTIVITY_FAILED, final.encode(), tended)
+                self._answer(task, MessageKind.ACTIVITY_FAILED, _final(failure, attempt).encode(), tended)
+
+    # --- transactional attempts ---------------------------------------------------------------------------------------
+
+    def booked(self, task: ClaimedTask, message: Message, verdict: Verdict, *, seconds: float | None = None) -> None:
+        """Hear that an attempt's transaction has committed: the message is in the inbox, and this is a hint to read it."""
+        if "activity.completed" in heard:
+            self._node.emit("activity.completed", lasted(seconds), **facts_of_task(task))
+        self._nudge(message, verdict)
+
+    def superseded(self, attempt: Attempt) -> None:
+        """Hear that an attempt's transaction was rolled back: its task is over, or another attempt's."""
+        self._superseded(attempt, REFUSED)
+
+    async def doubted(
+        self, task: ClaimedTask, message: Message, failure: Failure, *, seconds: float | None = None
+    ) -> bool:
+        """Judge an attempt whose COMMIT was not answered: the task is there to be retried, or the message is (True).
+
+        What is written here waits for the row that the transaction has deleted, if that still goes on; so it is never
+        written beside a COMMIT that takes effect. For the same reason the failure never goes by the mailbox.
+        """
+        attempt = task.attempt
+        decided = decide(task.options.retry, attempt.attempt, failure, self._node.draw)
+        if isinstance(decided, RetryLater):
+            verdict = await self._committer.put(RetryTask(attempt, decided.delay_seconds, in_doubt=True))
+            if isinstance(verdict, Landed):
+                self._tell_retried(task, failure, decided.delay_seconds, seconds)
+                self._wakes.tasks_waiting(decided.delay_seconds)
+                return False
+        else:
+            answer = self._message(task, MessageKind.ACTIVITY_FAILED, _final(failure, attempt).encode())
+            verdict = await self._committer.put(Finish(attempt, answer, in_doubt=True))
+            if isinstance(verdict, Posted):
+                self._node.emit("activity.failed", lasted(seconds), **facts_of_task(task), error=failure.type)
+                self._nudge(answer, verdict)
+                return False
+        found = await self._sought(message)
+        if found is None:
+            self._superseded(attempt, verdict)
+        else:
+            self.booked(task, message, found, seconds=seconds)
+        return found is not None
+
+    async def _sought(self, message: Message) -> Verdict | None:
+        """Look for a message, as soon as the database is there."""
+        while True:
+            try:
+                return await self._journal.judge(Post(message))
+            except (JournalUnavailable, Contended):
+                await self._node.clock.sleep(LOOK_AGAIN_SECONDS)
+
+    # --- what becomes of tasks ----------------------------------------------------------------------------------------
 
     def never_begun(self, attempt: Attempt) -> None:
         """Free a task that was leased here and that no attempt began."""
@@ -107,16 +169,7 @@ class Delivery:
     def _answer(
         self, task: ClaimedTask, kind: MessageKind, payload: bytes, tended: Tended, result: ActivityResult | None = None
     ) -> None:
-        key = task.attempt.key
-        message = Message(
-            message_id=self._node.new_id(),
-            run_id=key.run_id,
-            kind=kind,
-            name=task.activity,
-            payload=payload,
-            generation=key.generation,
-            command_id=key.command_id,
-        )
+        key, message = task.attempt.key, self._message(task, kind, payload)
         execution = self._registry.get(key.run_id)
         letter = Letter(
             message,
@@ -129,6 +182,18 @@ class Delivery:
             self._wakes.roads["local"] += 1
         else:
             self.send_on(letter)
+
+    def _message(self, task: ClaimedTask, kind: MessageKind, payload: bytes) -> Message:
+        return answer_of(task, kind, payload, message_id=self._node.new_id())
+
+    def _tell_retried(self, task: ClaimedTask, failure: Failure, delay_seconds: float, seconds: float | None) -> None:
+        self._node.emit(
+            "activity.retried",
+            {"delay_seconds": delay_seconds, **lasted(seconds)},
+            **facts_of_task(task),
+            next_attempt=task.attempt.attempt + 1,
+            error=failure.type,
+        )
 
     def _finished(self, letter: Letter, verdict: Verdict) -> None:
         if letter.settled is not None:
@@ -214,3 +279,30 @@ class Delivery:
                 url=verdict.advertise_url,
                 cancels=message.kind is MessageKind.CANCEL,
             )
+
+
+def answer_of(task: ClaimedTask, kind: MessageKind, payload: bytes, *, message_id: str) -> Message:
+    """Return the message to its run that an attempt ends with."""
+    key = task.attempt.key
+    return Message(
+        message_id=message_id,
+        run_id=key.run_id,
+        kind=kind,
+        name=task.activity,
+        payload=payload,
+        generation=key.generation,
+        command_id=key.command_id,
+    )
+
+
+def _final(failure: Failure, attempt: Attempt) -> Failure:
+    """Return the last attempt's failure as the answer."""
+    return Failure(
+        type=failure.type,
+        message=failure.message,
+        causes=failure.causes,
+        details=failure.details,
+        traceback=failure.traceback,
+        attempts=attempt.attempt,
+        timed_out=failure.timed_out,
+    )

@@ -41,6 +41,7 @@ MEASUREMENTS: Mapping[str, str] = {
     "backoff_seconds": "until it is tried again",
     "blocked": "runs that were blocked, because nodes kept dying of them",
     "bytes": "size",
+    "collisions": "of this attempt so far",
     "crashes": "of this loop in a row",
     "delay_seconds": "until it is due",
     "details_bytes": "size of what the heartbeat remembers",
@@ -188,6 +189,11 @@ EVENTS: Mapping[str, Described] = {
     "activity.heartbeat": _event("an attempt's sign of life was stored", "details_bytes", ATTEMPT),
     "activity.idempotency_hit": _event(
         "it was answered by what it returned before under its key; nothing ran", "", f"{ATTEMPT} recorded_by"
+    ),
+    "activity.collided": _event(
+        "a transactional attempt's transaction collided with another one, and begins anew in the same attempt",
+        "collisions",
+        f"{ATTEMPT} error",
     ),
     "activity.completed": _event("an attempt returned; its result is on its way", "duration_seconds?", ATTEMPT),
     "activity.timed_out": _event(

@@ -264,10 +264,11 @@ def _fake(activity: object, fn: object) -> tuple[str, Activity[..., Any]]:
             f"activities= maps activities to the functions that stand in for them: {{charge: fake_charge}}, not "
             f"{{{activity!r}: {fn!r}}}"
         )
-    if isinstance(fn, Activity):
-        fn = fn.fn
     fake: Activity[..., Any] = object.__new__(Activity)
     fake.__dict__.update(activity.__dict__)
+    fake.session_class = None  # a fake gets what the workflow passes
+    if isinstance(fn, Activity):
+        fake.session_class, fn = fn.session_class, fn.fn
     fake.fn = fn
     fake.is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
     return activity.name, fake

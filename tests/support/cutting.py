@@ -23,8 +23,11 @@ class _Connection:
 class CuttingProxy:
     """Forwards bytes; a share of the committed answers to committers is swallowed, each time with its connection: `cuts_max` times, once armed. Left, the database is away; entered again, it is back at the same port."""
 
-    def __init__(self, host: str, port: int, *, share: float, cuts_max: int, seed: int = 0) -> None:
+    def __init__(
+        self, host: str, port: int, *, share: float, cuts_max: int, seed: int = 0, mark: bytes = COMMIT
+    ) -> None:
         self._target = (host, port)
+        self._mark = mark
         self._share = share
         self._draw = random.Random(seed)
         self.cuts = 0
@@ -49,7 +52,11 @@ class CuttingProxy:
         await asyncio.gather(*self._pipes, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there_reader, there_writer = await asyncio.open_connection(*self._target)
+        host, port = self._target
+        if host.startswith("/"):
+            there_reader, there_writer = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
+        else:
+            there_reader, there_writer = await asyncio.open_connection(host, port)
         connection = _Connection()
         there = asyncio.create_task(self._forward(reader, there_writer, connection))
         back = asyncio.create_task(self._answer(there_reader, writer, connection))
@@ -68,7 +75,7 @@ class CuttingProxy:
     ) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65_536):
-                connection.commits = connection.commits or COMMIT in data
+                connection.commits = connection.commits or self._mark in data
                 writer.write(data)
                 await writer.drain()
 

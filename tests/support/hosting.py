@@ -16,6 +16,7 @@ from continuum.composition.children import Children, children_of
 from continuum.composition.instance import Instance
 from continuum.composition.instances import Instances
 from continuum.composition.options import settings_of
+from continuum.composition.transacting import no_transactions, transactions_on
 from continuum.composition.wiring import Wiring, World
 from continuum.journal.memory import MemoryJournal, MemoryStore
 from continuum.journal.port import Journal
@@ -67,12 +68,15 @@ class Place:
         """Return the children of one more node of an instance, which only its own object knows."""
         settings = settings_of(name, {**QUICK, **options})
         is_threaded = self.engine is not None
+        transactions = no_transactions if self.engine is None else transactions_on(self.engine)
         return children_of(
             Instance(
                 settings,
                 make_journal=journal or self.journal,
                 prepare=_nothing,
-                world=lambda: replace(real_world(), is_threaded=is_threaded, draw=random.Random(0)),
+                world=lambda: replace(
+                    real_world(), is_threaded=is_threaded, draw=random.Random(0), transactions=transactions
+                ),
                 instances=Instances(),
             )
         )

@@ -12,6 +12,7 @@ from typing import Any, Literal, assert_type
 from uuid import UUID
 
 from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncSession
 
 import continuum
 from continuum import Activity, Call, Retry, RunHandle, Workflow, activity, workflow
@@ -83,6 +84,49 @@ async def express(order: Order, *, fast: bool) -> Charge:
 assert_type(notify, Activity[[], None])
 
 
+@activity(transactional=True)
+async def book(session: AsyncSession, order: Order) -> int:
+    return 1 if session.is_active else 0
+
+
+@activity
+async def unbook(places: int) -> None: ...
+
+
+@activity(transactional=True, isolation_level="SERIALIZABLE", serialization_retries=9, retry=Retry(), compensate=unbook)
+async def reserve(session: AsyncSession, order_id: str, *, places: int = 1) -> int:
+    return places
+
+
+class OurSession(AsyncSession):
+    pass
+
+
+@activity(transactional=True)
+async def book_with_ours(ours: OurSession, order_id: str) -> str:
+    return order_id if ours.is_active else ""
+
+
+@activity(transactional=True)  # type: ignore[type-var]  # E
+async def no_session(order: Order) -> int:
+    return 1
+
+
+@activity(transactional=True)  # type: ignore[arg-type]  # E
+def in_a_thread(session: AsyncSession, order: Order) -> int:
+    return 1
+
+
+@activity(transactional=True, isolation_level="CHAOS")  # type: ignore[call-overload, untyped-decorator]  # E
+async def no_such_level(session: AsyncSession) -> int:
+    return 1
+
+
+@activity(isolation_level="SERIALIZABLE")  # type: ignore[call-overload, untyped-decorator]  # E
+async def not_transactional(order: Order) -> int:
+    return 1
+
+
 @workflow  # type: ignore[arg-type]  # E
 def blocking(i: int) -> int:
     return i
@@ -122,6 +166,15 @@ async def fulfil(order: Order) -> Charge:
     await charge.options(timeout=10)("x", "many")  # type: ignore[arg-type]  # E
     await charge.options(name="other")("x", 1)  # type: ignore[call-arg]  # E
     charge.options(priority="high")  # type: ignore[arg-type]  # E
+
+    assert_type(await book(order), int)
+    assert_type(await reserve("x", places=2), int)
+    assert_type(await reserve.options(isolation_level=None, serialization_retries=0)("x"), int)
+    assert_type(await book_with_ours("x"), str)
+    await book(1, order)  # type: ignore[call-arg, arg-type]  # E
+    await reserve("x", places="two")  # type: ignore[arg-type]  # E
+    await reserve.options(isolation_level="none")("x")  # type: ignore[arg-type]  # E
+    assert_type(book.bound(order), Call[int])
 
     a, b = await asyncio.gather(validate(order), charge("x", 1))
     assert_type(a, Order)

@@ -64,7 +64,7 @@ def run_of(write: Write) -> str:
 
 
 def may_wait(write: Write) -> bool:
-    """Whether somebody's open transaction can hold the same unique key."""
+    """Whether somebody's open transaction can hold the same unique key, or the row."""
     match write:
         case Commit():
             return False
@@ -74,6 +74,8 @@ def may_wait(write: Write) -> bool:
             return any(start.is_keyed for start in starts)
         case Post(message):
             return message.delivery_id is not None
+        case Finish() | RetryTask():
+            return write.in_doubt
         case _:
             return False
 

@@ -2,5 +2,6 @@
 
 from continuum.journal.sql.journal import SqlJournal
 from continuum.journal.sql.migrating import head, instance_of, migrate, rename, revision_of
+from continuum.journal.sql.transactions import HostTransactions
 
-__all__ = ["SqlJournal", "head", "instance_of", "migrate", "rename", "revision_of"]
+__all__ = ["HostTransactions", "SqlJournal", "head", "instance_of", "migrate", "rename", "revision_of"]

@@ -131,6 +131,15 @@ class Tending(Part):
     async def heartbeat_tasks(self, beats: Sequence[Beat]) -> Sequence[Attempt]:
         """Store the details of running attempts; return those that are still theirs."""
         desk = self._desk
+        quiet = [attempt_columns(beat.attempt) for beat in beats if beat.is_quiet]
+        asked = await desk.ask(tasks.THEIRS, w=quiet, ids=runs_of(quiet)) if quiet else ()
+        theirs = {Attempt(task_key(row), row.lease_owner, row.attempt) for row in asked}
+        if len(quiet) < len(beats):
+            theirs |= await self._beat([beat for beat in beats if not beat.is_quiet])
+        return [beat.attempt for beat in beats if beat.attempt in theirs]
+
+    async def _beat(self, beats: Sequence[Beat]) -> set[Attempt]:
+        desk = self._desk
         by_fence = {attempt_columns(beat.attempt): beat for beat in beats}
         if desk.book.dialect.name == "postgresql":
             wanted = [(*fence, beat.details) for fence, beat in sorted(by_fence.items())]
@@ -144,8 +153,7 @@ class Tending(Part):
                 ]
                 if beating:
                     await talk.many(tasks.HEARTBEAT, beating)
-        theirs = {Attempt(task_key(row), row.lease_owner, row.attempt) for row in rows}
-        return [beat.attempt for beat in beats if beat.attempt in theirs]
+        return {Attempt(task_key(row), row.lease_owner, row.attempt) for row in rows}
 
     async def results(self, keys: Sequence[ResultKey]) -> Sequence[ActivityResult]:
         """Return what is remembered under these keys."""

@@ -6,6 +6,7 @@ long it waits for them. Nothing is set on it that would outlast a statement. Sta
 every statement.
 
 Each write has a savepoint: a value that the database does not take is our error, and the host's transaction goes on.
+(But the end of a task: its transaction is nothing without it.)
 What concerns the connection or its transaction (lost, deadlock, serialization failure) is raised as the host's own
 error, by which the host decides whether to begin again.
 
@@ -33,7 +34,7 @@ from continuum.journal.sql.statements.book import Book, Statement
 from continuum.journal.sql.writing import WriteWithin
 from continuum.model.events import Event
 from continuum.model.runs import RunRow
-from continuum.model.writes import LANDED, REFUSED, StartMany, Verdict, Write
+from continuum.model.writes import LANDED, REFUSED, Finish, StartMany, Verdict, Write
 
 WANTED = "pass the AsyncSession or AsyncConnection whose transaction this is to be part of"
 
@@ -81,6 +82,8 @@ class SqlHosted:
     async def write(self, write: Write) -> Verdict:
         """Write; refused, nothing of it is in the transaction."""
         try:
+            if isinstance(write, Finish):  # the last write of its transaction, which does not go on without it
+                return (await self._write_within(self._talk, [write]))[0]
             async with self._connection.begin_nested() as savepoint:
                 batch = write.starts if isinstance(write, StartMany) else [write]
                 verdicts = await self._write_within(self._talk, batch)

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from sqlalchemy import Row, TextClause
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from continuum.errors import ContinuumError
@@ -132,6 +133,10 @@ class Dialect(Manner, Protocol):
 
     def abort(self, driver: Any) -> None:
         """Let go of a connection at once, without a word to the server that may no longer be there."""
+        ...
+
+    def collides(self, error: DBAPIError) -> bool:
+        """Tell whether a host's transaction failed because of another one alone: a new one may well succeed."""
         ...
 
     def fault(self, error: BaseException, *, pure: bool) -> ContinuumError | None:

@@ -56,6 +56,7 @@ WHERE s.name <> 'application_name' OR current_setting('application_name') = ''
 
 # Lock not available, deadlock, serialization failure, and a statement_timeout that somebody set: nothing happened.
 _CONTENDED = frozenset({"55P03", "40P01", "40001", "57014"})
+_COLLISIONS = frozenset({"40001", "40P01"})
 _SCHEMA = frozenset({"42P01", "42703", "3F000"})  # undefined table, column, schema
 _DATA_CLASSES = frozenset({"22", "23", "54"})  # bad values, constraints, program limits (a key too long for its index)
 _REFUSED_CLASSES = frozenset({"25", "53"})  # a standby, or no room left: nothing happened
@@ -178,6 +179,10 @@ class Postgres:
     def abort(self, driver: Any) -> None:
         """Let go of a connection at once."""
         driver.terminate()
+
+    def collides(self, error: DBAPIError) -> bool:
+        """Tell whether a host's transaction failed because of another one alone."""
+        return getattr(error.driver_exception, "sqlstate", None) in _COLLISIONS
 
     def fault(self, error: BaseException, *, pure: bool) -> ContinuumError | None:
         """Translate what the driver raised."""

@@ -51,6 +51,7 @@ class Sqlite:
     forget_plans = None
     prelude = None
     begin = "BEGIN IMMEDIATE"  # a deferred one could not become a writer once somebody else has written
+    write = "DELETE FROM continuum_tasks WHERE 0"  # makes a deferred one a writer before it has read anything
 
     def later(self, seconds: str) -> str:
         """Return SQL for a time so many seconds from now."""
@@ -162,6 +163,11 @@ class Sqlite:
 
     def abort(self, driver: Any) -> None:
         """Do nothing: the pool closes it, after what its thread is still doing."""
+
+    def collides(self, error: DBAPIError) -> bool:
+        """Tell whether a host's transaction failed because of another one alone."""
+        code = getattr(error.driver_exception, "sqlite_errorcode", None)
+        return code is not None and code & 0xFF in _CONTENDED
 
     def fault(self, error: BaseException, *, pure: bool) -> ContinuumError | None:
         """Translate what the driver raised."""
