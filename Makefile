@@ -1,7 +1,7 @@
 # Needs make and Python >= 3.11, nothing else: .venv is made on first use, again when pyproject.toml or constraints.txt change.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test cluster check bench sql clean
+.PHONY: help demo test cluster matrix check bench sql clean
 .NOTPARALLEL:
 SHELL := /bin/sh
 BIN := .venv/bin
@@ -19,6 +19,9 @@ test: .venv/.installed-test ## Run the whole suite, group by group (only some: m
 cluster: .venv/.installed-test ## Run the cluster tests alone: server processes, real signals, one PostgreSQL
 	@$(BIN)/python tools/run_tests.py cluster
 
+matrix: .venv/.installed-test ## Run journals and scenarios on PostgreSQL 14-18, PgBouncer, SQLite, Python 3.11-3.13, uvloop (only="14 uvloop" chooses)
+	@$(BIN)/python -m tools.run_matrix $(only)
+
 check: .venv/.installed-dev ## Lint, formatting, types, import floors, lengths
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -34,7 +37,7 @@ sql: .venv/.installed-test ## Print every statement of both dialects into docs/s
 	$(BIN)/python -m tools.print_sql docs/sql
 
 clean: ## Remove .venv, caches, build and test output
-	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .test-results .coverage .coverage.*
+	rm -rf .venv .matrix dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .test-results .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.installed-%: $(REQUIREMENTS)

@@ -1,8 +1,10 @@
 """Fixtures that every group may use. A test that names none of them needs no database."""
 
+import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import uvloop
 
 from tests.support.pgbouncer import PgBouncer, pgbouncer
 from tests.support.postgres import fresh_database, server_url
@@ -27,3 +29,10 @@ def pooler(postgres_url: str) -> Iterator[PgBouncer]:
     """A PgBouncer in transaction mode before that server, with very few connections to each database."""
     with pgbouncer(postgres_url) as running:
         yield running
+
+
+if os.environ.get("CONTINUUM_TEST_LOOP") == "uvloop":  # make matrix
+
+    def pytest_asyncio_loop_factories() -> dict[str, type[uvloop.Loop]]:
+        """Run tests on uvloop."""
+        return {"uvloop": uvloop.Loop}

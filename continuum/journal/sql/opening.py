@@ -35,8 +35,9 @@ def dialect_of(engine: object, *, schema: str | None = None) -> Dialect:
     name, driver = engine.dialect.name, engine.dialect.driver
     dialect = _DRIVERS.get((name, driver))
     if dialect is None:
+        plain = " (a plain postgresql:// means psycopg)" if driver == "psycopg" else ""
         raise ConfigurationError(
-            f"an engine for {name}+{driver} cannot hold a journal: use postgresql+asyncpg:// or sqlite+aiosqlite://"
+            f"an engine for {name}+{driver}{plain} cannot hold a journal: use postgresql+asyncpg:// or sqlite+aiosqlite://"
         )
     if dialect is SQLITE:
         _check_sqlite(engine, schema)
