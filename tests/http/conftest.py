@@ -9,9 +9,9 @@ from fastapi import FastAPI
 import continuum.http
 from continuum.composition.instance import Instance
 from tests.http.hosts import BASE, caller
-from tests.scenarios.conftest import app, database, place, postgres_scenarios, sqlite_template
+from tests.scenarios.conftest import app, database, database_of, place, postgres_scenarios, sqlite_template
 
-__all__ = ["app", "database", "place", "postgres_scenarios", "sqlite_template"]
+__all__ = ["app", "database", "database_of", "place", "postgres_scenarios", "sqlite_template"]
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 import continuum.otel
 from tests.otel.looking import Seen
+from tests.scenarios.conftest import app, database, database_of, place, postgres_scenarios, sqlite_template
+
+__all__ = ["app", "database", "database_of", "place", "postgres_scenarios", "sqlite_template"]
 
 
 @pytest.fixture

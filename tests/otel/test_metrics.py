@@ -23,11 +23,8 @@ from continuum.telemetry import EVENTS, Emitter, TelemetryEvent
 from continuum.telemetry.metrics import INSTRUMENTS, OTHER, RULES, RUNS_STARTED, SERIES_MAX, Instrument, Kind, Recorder
 from tests.http.hosts import caller
 from tests.otel.looking import Seen
-from tests.scenarios.conftest import app, database, place, postgres_scenarios, sqlite_template
 from tests.support.eventually import eventually
 from tests.support.hosting import Place, instance_of
-
-__all__ = ["app", "database", "place", "postgres_scenarios", "sqlite_template"]
 
 tries: list[int] = []
 

@@ -17,11 +17,8 @@ from continuum.composition.instance import Instance
 from continuum.runtime import tracing
 from continuum.telemetry import emitting
 from tests.otel.looking import ATTEMPT, RUN, Seen, events, id_of, links, parent_of, said, took
-from tests.scenarios.conftest import app, database, place, postgres_scenarios, sqlite_template
 from tests.support.eventually import eventually
 from tests.support.hosting import Place
-
-__all__ = ["app", "database", "place", "postgres_scenarios", "sqlite_template"]
 
 SECRET = "payload-marker-4711"
 tries: list[int] = []
