@@ -10,10 +10,19 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import continuum.otel
+from continuum import telemetry
+from continuum.http.scraping import exporter
 from tests.otel.looking import Seen
 from tests.scenarios.conftest import app, database, database_of, place, postgres_scenarios, sqlite_template
 
 __all__ = ["app", "database", "database_of", "place", "postgres_scenarios", "sqlite_template"]
+
+
+@pytest.fixture(autouse=True)
+def _nobody_listens_afterwards() -> Iterator[None]:
+    """The exporter of the page listens from when a router is made, for as long as the process lives."""
+    yield
+    telemetry.detach(exporter._recorder)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """What is counted and measured: by OpenTelemetry and for Prometheus, under one set of names."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import httpx
@@ -302,12 +302,3 @@ def _shape(scrape: Scrape) -> dict[str, frozenset[str]]:
         for name, family in scrape.families.items()
         if not name.endswith("_created")
     }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _nobody_listens_afterwards() -> Iterator[None]:
-    """The page's exporter listens for as long as the process lives; tests that come later count on silence."""
-    yield
-    from continuum.http.scraping import exporter
-
-    telemetry.detach(exporter._recorder)
