@@ -15,7 +15,8 @@ from continuum.codec import PayloadCodec, PayloadContext
 from continuum.composition.building import application, children
 from continuum.composition.change_verbs import preflight, versions
 from continuum.composition.children import Children
-from continuum.composition.instance import Instance, Readiness
+from continuum.composition.instance import Instance
+from continuum.composition.readiness import Readiness
 from continuum.composition.schedule_verbs import (
     backfill_schedule,
     delete_schedule,

@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     @field_validator("tenants", mode="before")
     @classmethod
     def _as_written(cls, entries: Any) -> Any:
-        """Read what `continuum migrate --all-tenants` reads: a URL, or `…__orders__url` and `…__orders__schema`."""
+        """Read what `continuum migrate --all-tenants` reads."""
         return of_entries(entries, "the environment")
 
     @property

@@ -23,6 +23,7 @@ HEAD = """# Options
 | `state` | handed to activities as `activity_context().state` |
 | `workflows`, `activities` | what this instance serves; default: all that are imported |
 | `client_only` | the verbs without workers; default False |
+| `required` | False: the host starts without this instance when its database is away or behind, which is tried again; default True |
 """
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeVar, TypeVarTuple, Unpack, overload
 from uuid import UUID
@@ -16,9 +15,11 @@ from continuum.client.reading import HistoryEvent, Page
 from continuum.client.starting import Started
 from continuum.client.wire import Wire
 from continuum.composition.change import ChangeVerbs
-from continuum.composition.instances import DEFAULT, Instances
+from continuum.composition.instances import Instances
+from continuum.composition.late import LateStart
 from continuum.composition.options import Settings
 from continuum.composition.peering import require_keys
+from continuum.composition.readiness import Readiness, not_started, why_not_running
 from continuum.composition.scheduling import SchedulingVerbs
 from continuum.composition.wiring import Wiring, World
 from continuum.definitions.calls import Call
@@ -41,15 +42,6 @@ Ts = TypeVarTuple("Ts")
 Flow = Callable[[Unpack[Ts]], Coroutine[Any, Any, R]]
 
 
-@dataclass(frozen=True, slots=True)
-class Readiness:
-    """Whether an instance takes work; `details` names what keeps failing."""
-
-    state: Literal["ready", "draining", "drained", "degraded", "not_started"]
-    instance: str
-    details: tuple[str, ...] = ()
-
-
 class Instance(SchedulingVerbs, ChangeVerbs):
     """One instance. Its verbs raise InstanceNotStarted until its components have been entered."""
 
@@ -69,6 +61,11 @@ class Instance(SchedulingVerbs, ChangeVerbs):
         self._prepare = prepare
         self._world = world
         self._instances = instances
+        self.late = (
+            None
+            if settings.values["required"]
+            else LateStart(self.name, node=settings.values["node"], open_now=self.open, close_now=self.close)
+        )
         self._drained: Literal["no", "yes", "partly"] = "no"
         self._draining: asyncio.Lock | None = None
         self._drain_began: asyncio.Event | None = None
@@ -188,7 +185,7 @@ class Instance(SchedulingVerbs, ChangeVerbs):
         """Say whether it takes work."""
         wiring = self.wiring
         if wiring is None:
-            return Readiness("not_started", self.name)
+            return not_started(self.name, self.late)
         if self._drained == "partly":
             return Readiness("degraded", self.name, ("the drain left executions behind: their leases will be swept",))
         if self._drained == "yes":
@@ -211,12 +208,7 @@ class Instance(SchedulingVerbs, ChangeVerbs):
     @property
     def _client(self) -> Client:
         if self.wiring is None:
-            how = (
-                "enter `async with continuum.application()` first"
-                if self.name == DEFAULT
-                else "enter its children first (`async with children(...)`, or the host's lifespan)"
-            )
-            raise InstanceNotStarted(f"instance {self.name!r} is registered but not running: {how}")
+            raise InstanceNotStarted(why_not_running(self.name, self.late))
         return self.wiring.client
 
     @property

@@ -246,6 +246,7 @@ class InstanceOptions(TypedDict, total=False):
     workflows: list[Workflow[..., Any]] | None
     activities: list[Activity[..., Any]] | None
     client_only: bool
+    required: bool
     lease_ttl: Duration
     drain_timeout: Duration
     payload_max: int
@@ -317,6 +318,7 @@ def settings_of(name: str, given: Mapping[str, Any]) -> Settings:
     if migrations not in ("check", "upgrade", "off"):
         raise ConfigurationError(f'migrations must be "check", "upgrade" or "off", not {migrations!r}')
     values["migrations"] = migrations
+    values["required"] = _is_flag("required", given.get("required", True))
     values["client_only"] = _is_flag("client_only", given.get("client_only", False))
     values["state"] = given.get("state")
     values["payload_codec"] = _codec(given.get("payload_codec"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from continuum.composition.late import LateStart
 from continuum.errors import ConfigurationError
 from continuum.runtime.component import Component
 
@@ -20,6 +21,7 @@ class Lived(Protocol):
     """An instance, as its parts see it."""
 
     name: str
+    late: LateStart | None  # for one that its host can do without at its start
 
     async def open(self) -> None:
         """Open the journal."""
@@ -52,10 +54,15 @@ class JournalPart(Component):
 
     async def start(self) -> None:
         """Open."""
-        await self.instance.open()
+        if self.instance.late is None:
+            await self.instance.open()
+        else:
+            await self.instance.late.start()
 
     async def stop(self) -> None:
         """Close."""
+        if self.instance.late is not None:
+            await self.instance.late.give_up()
         await self.instance.close()
 
 
@@ -69,11 +76,19 @@ class RunningPart(Component):
         self._running: Component | None = None
 
     async def start(self) -> None:
-        """Start the component.
+        """Start the component; that of an instance which is still waited for, when it is there.
 
         Raises:
             ConfigurationError: the instance's journal has not been entered.
         """
+        late = self._instance.late
+        if late is not None and late.is_waited_for:
+            late.follow(self)
+        else:
+            await self.begin()
+
+    async def begin(self) -> None:
+        """Start the component now."""
         components = self._instance.components
         if components is None:
             raise ConfigurationError(
@@ -86,6 +101,12 @@ class RunningPart(Component):
 
     async def stop(self) -> None:
         """Stop the component; the instance drains first if it holds leases."""
+        if self._instance.late is not None:
+            await self._instance.late.give_up()
+        await self.end()
+
+    async def end(self) -> None:
+        """Stop the component now."""
         running, self._running = self._running, None
         if running is None:
             return

@@ -16,8 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from continuum.client.reading import HistoryEvent, Page
 from continuum.composition.building import instances
 from continuum.composition.children import Children, instances_of
-from continuum.composition.instance import Instance, Readiness
+from continuum.composition.instance import Instance
 from continuum.composition.instances import DEFAULT
+from continuum.composition.readiness import Readiness
 from continuum.composition.sigterm import drains_on_sigterm
 from continuum.definitions.calls import Call
 from continuum.definitions.handles import HostSession, RunHandle

@@ -121,6 +121,9 @@ ATTEMPT = "run_id workflow namespace activity command_id generation attempt queu
 
 EVENTS: Mapping[str, Described] = {
     # --- the instance in this process ---------------------------------------------------------------------------------
+    "instance.late": _event(
+        "its database is away or behind at its start (`required=False`): it is tried again until it opens", "", "error"
+    ),
     "instance.started": _event("the journal is open and the verbs work"),
     "instance.drain_started": _event("no more work is taken", "timeout_seconds"),
     "instance.drained": _event("a drain has ended", "duration_seconds", "complete"),

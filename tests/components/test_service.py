@@ -77,6 +77,26 @@ async def test_probes_need_no_token_and_tell_a_drain(app: FastAPI) -> None:
         assert (await client.get("/livez")).status_code == 200
 
 
+async def test_one_tenant_of_several_that_is_away_takes_nobody_else_down(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    environment.setenv("CONTINUUM_TENANTS__billing", f"sqlite+aiosqlite:///{tmp_path}/not/there.db")
+    made = service.app.create_app()
+    async with made.router.lifespan_context(made), caller(made, Authorization="Bearer let me in") as client:
+        said = await client.get("/readyz")
+        assert (said.status_code, said.json()) == (200, {"billing": "not_started", "orders": "ready"})
+        away = await client.get("/continuum/billing/health/ready")
+        assert (away.status_code, away.json()["state"]) == (503, "not_started")
+        assert "unable to open database file" in away.json()["details"][0]
+        body = {"workflow": "orders.fulfil", "input": ORDER}
+        refused = await client.post("/continuum/billing/runs", json=body)
+        assert refused.status_code == 503
+        assert "is tried again" in refused.json()["detail"]
+        assert (await client.post("/continuum/orders/runs", json=body)).status_code == 202
+        await continuum.drain(instance="orders")
+        assert (await client.get("/readyz")).status_code == 503
+
+
 def test_settings_come_from_the_environment(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("CONTINUUM_TENANTS__billing", "sqlite+aiosqlite:///b.db")
     environment.setenv("CONTINUUM_PEER_SECRET", "new, old")

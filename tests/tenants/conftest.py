@@ -1,11 +1,19 @@
 """Tenants to migrate and to host: SQLite files, and schemas of one PostgreSQL database."""
 
+import asyncio
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 
 from continuum.cli import main
+from continuum.clock import VirtualClock
+from continuum.journal.sql import migrate
+from tests.support.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -23,3 +31,27 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return (code if isinstance(code, int) else 0 if code is None else 1), said.out, said.err
 
     return call
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file, to be copied."""
+    path = tmp_path_factory.mktemp("tenants") / "template.db"
+    asyncio.run(migrate(create_async_engine(f"sqlite+aiosqlite:///{path}", poolclass=NullPool)))
+    return path
+
+
+@pytest.fixture
+def database_file(sqlite_template: Path, tmp_path: Path) -> Path:
+    """A migrated SQLite file of this test's own."""
+    return Path(shutil.copy(sqlite_template, tmp_path / "here.db"))
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    """A database in memory and nodes on it, nothing of which runs by itself."""
+    stage = Stage(VirtualClock())
+    try:
+        yield stage
+    finally:
+        await stage.clear()

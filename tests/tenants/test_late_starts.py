@@ -1,0 +1,162 @@
+"""A tenant whose database is away or behind when its host starts: the host starts, and the tenant when it can."""
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+import continuum
+from continuum import ConfigurationError, InstanceNotStarted, SchemaNotReady, activity, children, telemetry, workflow
+from continuum.composition import late
+from continuum.journal.sql import migrate
+from tests.support.eventually import eventually
+from tests.support.hosting import QUICK, instance_of
+
+
+@activity
+async def touch(n: int) -> int:
+    return n
+
+
+@workflow
+async def touching(n: int) -> int:
+    return await touch(n)
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(late, "PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(late, "PAUSE_MAX_SECONDS", 0.02)
+
+
+@pytest.fixture
+def missing(tmp_path: Path) -> Path:
+    """The path of a database that is not there yet: neither is its folder."""
+    return tmp_path / "later" / "app.db"
+
+
+@pytest.fixture
+def names() -> Iterator[None]:
+    yield
+    for name in ("here", "late"):
+        continuum.instance(name).forget()
+
+
+def tenant(name: str, path: Path, **options: Any) -> continuum.Children:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{path}", poolclass=NullPool)
+    return children(name=name, engine=engine, **{**QUICK, **options})
+
+
+def state(name: str) -> str:
+    return continuum.readiness(instance=name).state
+
+
+@pytest.mark.usefixtures("names")
+async def test_a_host_starts_without_a_tenant_that_is_away_and_takes_it_in_later(
+    database_file: Path, missing: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[telemetry.TelemetryEvent] = []
+    telemetry.attach(heard.append, ["instance.late"])
+    here, absent = tenant("here", database_file), tenant("late", missing, required=False)
+    with caplog.at_level(logging.WARNING, logger=late.__name__):
+        async with continuum.lifespan(*absent, *here):
+            assert (state("here"), state("late")) == ("ready", "not_started")
+            (why,) = continuum.readiness(instance="late").details
+            assert "unable to open database file" in why
+            with pytest.raises(
+                InstanceNotStarted, match=r"'late' has not started yet, and is tried again: (.|\n)*open"
+            ):
+                await continuum.start(touching, 1, instance="late")
+            assert await (await continuum.start(touching, 2, instance="here")).result(timeout=15) == 2
+            missing.parent.mkdir()
+            shutil.copy(database_file, missing)
+            await forgotten_name(missing)
+            await eventually(lambda: state("late") == "ready")
+            assert await (await continuum.start(touching, 3, instance="late")).result(timeout=15) == 3
+    telemetry.detach(heard.append)
+    assert {event.metadata["instance"] for event in heard} == {"late"}
+    assert [record.getMessage().split(":")[0] for record in caplog.records if record.name == late.__name__] == [
+        "instance 'late' is not started yet, and is tried again"
+    ]
+    assert (state("here"), state("late")) == ("not_started", "not_started")
+    assert continuum.readiness(instance="late").details == ()
+
+
+async def forgotten_name(path: Path) -> None:
+    """Let a copy of a database belong to nobody, without leases."""
+    engine = create_async_engine(f"sqlite+aiosqlite:///{path}", poolclass=NullPool)
+    async with engine.begin() as connection:
+        for table in ("instances", "owners"):
+            await connection.exec_driver_sql(f"DELETE FROM continuum_{table}")
+
+
+@pytest.mark.usefixtures("names")
+async def test_a_tenant_that_is_behind_is_taken_in_once_it_is_migrated(database_file: Path, tmp_path: Path) -> None:
+    here, behind = tenant("here", database_file), tenant("late", tmp_path / "behind.db", required=False)
+    async with continuum.lifespan(*here, *behind):
+        assert "no Continuum tables" in continuum.readiness(instance="late").details[0]
+        await migrate(create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'behind.db'}", poolclass=NullPool))
+        await eventually(lambda: state("late") == "ready")
+
+
+async def test_a_tenant_that_is_required_fails_the_start(missing: Path, tmp_path: Path) -> None:
+    with pytest.raises(SchemaNotReady, match="alembic -x url="):
+        await tenant("late", tmp_path / "behind.db").start()
+    assert state("late") == "not_started"
+    continuum.instance("late").forget()
+
+
+async def test_what_will_not_pass_fails_the_start_of_any(database_file: Path) -> None:
+    """Nothing is gained by trying again: these tables are another instance's."""
+    async with tenant("here", database_file):
+        with pytest.raises(ConfigurationError, match="belong to the instance 'here'"):
+            await tenant("late", database_file, required=False).start()
+    assert state("late") == "not_started"
+    for name in ("here", "late"):
+        continuum.instance(name).forget()
+
+
+@pytest.mark.parametrize("entered", ["as one", "each"])
+async def test_a_tenant_that_never_came_leaves_nothing_behind(missing: Path, entered: str) -> None:
+    before = asyncio.all_tasks()
+    absent = tenant("late", missing, required=False)
+    for _ in range(2):
+        if entered == "as one":
+            async with absent:
+                assert state("late") == "not_started"
+        else:
+            async with continuum.lifespan(*absent):
+                assert state("late") == "not_started"
+    assert asyncio.all_tasks() == before
+    absent.forget()
+
+
+async def test_a_part_that_cannot_begin_is_tried_again_with_all_the_others(database_file: Path, missing: Path) -> None:
+    absent = tenant("late", missing, required=False)
+    instance = instance_of(absent)
+    async with absent:
+        failing: Any = next(part for part in absent if part.name == "late.recovery")
+        begin = failing.begin
+        tries: list[str] = []
+
+        async def begins_the_second_time() -> None:
+            tries.append(state("late"))
+            if len(tries) == 1:
+                raise RuntimeError("not yet")
+            await begin()
+
+        failing.begin = begins_the_second_time
+        missing.parent.mkdir()
+        shutil.copy(database_file, missing)
+        opening = instance.late
+        assert opening is not None
+        await eventually(lambda: len(tries) == 2 and not opening.is_waited_for)
+        assert (state("late"), tries) == ("ready", ["ready", "ready"])
+        assert await (await instance.start(touching, 3)).result(timeout=15) == 3
+    absent.forget()
