@@ -30,7 +30,7 @@ def server_url() -> Iterator[str]:
         if os.environ.get("CI"):
             pytest.fail(f"{missing} (CI must test on PostgreSQL)", pytrace=False)
         pytest.skip(f"NOT TESTED ON POSTGRESQL, {missing}")
-    with Server(fsync=False) as server:
+    with Server(fsync=False, settings={"max_connections": "400"}) as server:  # of fifty tenants, among others
         yield server.url
 
 

@@ -3,16 +3,18 @@
 import asyncio
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from continuum.cli import main
 from continuum.clock import VirtualClock
 from continuum.journal.sql import migrate
+from tests.support.postgres import fresh_database
 from tests.support.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
@@ -55,3 +57,16 @@ async def stage() -> AsyncIterator[Stage]:
         yield stage
     finally:
         await stage.clear()
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres_url: str) -> Iterator[str]:
+    """The name of a migrated database, to be the template of others."""
+    with asyncio.Runner() as runner:
+        database = fresh_database(postgres_url)
+        url = runner.run(database.__aenter__())
+        runner.run(migrate(create_async_engine(url, poolclass=NullPool)))
+        name = make_url(url).database
+        assert name is not None
+        yield name
+        runner.run(database.__aexit__(None, None, None))
