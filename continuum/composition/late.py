@@ -9,6 +9,7 @@ waiting. Once its journal is open its other parts, entered long since, begin in 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import Callable, Coroutine
@@ -54,6 +55,7 @@ class LateStart:
         self._close_now = close_now
         self._parts: list[Latecomer] = []
         self._task: asyncio.Task[None] | None = None
+        self._enough = asyncio.Event()
         self.error: Exception | None = None  # why it is not open yet
 
     @property
@@ -70,6 +72,7 @@ class LateStart:
         if self._task is not None:
             return
         self._parts.clear()
+        self._enough = asyncio.Event()  # of this loop
         first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._live(first), name=f"{self._name}.late")
         await asyncio.wait([first, self._task], timeout=FIRST_SECONDS, return_when=asyncio.FIRST_COMPLETED)
@@ -83,19 +86,21 @@ class LateStart:
         self._parts.append(part)
 
     async def give_up(self) -> None:
-        """Try no longer."""
+        """Try no longer; a try that is under way may end, for a second, because drivers leave threads behind if not."""
         task, self._task = self._task, None
         if task is not None and not task.done():
+            self._enough.set()
+            await asyncio.wait([task], timeout=FIRST_SECONDS)
             task.cancel()
             await asyncio.wait([task])
         self.error = None
 
     async def _live(self, first: asyncio.Future[None]) -> None:
         pause = PAUSE_SECONDS
-        while True:
+        while not self._enough.is_set():
             try:
                 await self._open_now()
-                await self._begin_all()
+                await (self._close_now() if self._enough.is_set() else self._begin_all())
             except PASSING as error:
                 self._say(error)
             except Exception as error:
@@ -108,7 +113,9 @@ class LateStart:
             finally:
                 if not first.done():
                     first.set_result(None)
-            await asyncio.sleep(pause)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._enough.wait()
             pause = min(pause * 2, PAUSE_MAX_SECONDS)
 
     def _say(self, error: Exception) -> None:

@@ -80,14 +80,14 @@ async def test_probes_need_no_token_and_tell_a_drain(app: FastAPI) -> None:
 async def test_one_tenant_of_several_that_is_away_takes_nobody_else_down(
     environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    environment.setenv("CONTINUUM_TENANTS__billing", f"sqlite+aiosqlite:///{tmp_path}/not/there.db")
+    environment.setenv("CONTINUUM_TENANTS__billing", f"postgresql+asyncpg://me@/app?host={tmp_path}")
     made = service.app.create_app()
     async with made.router.lifespan_context(made), caller(made, Authorization="Bearer let me in") as client:
         said = await client.get("/readyz")
         assert (said.status_code, said.json()) == (200, {"billing": "not_started", "orders": "ready"})
         away = await client.get("/continuum/billing/health/ready")
         assert (away.status_code, away.json()["state"]) == (503, "not_started")
-        assert "unable to open database file" in away.json()["details"][0]
+        assert "cannot connect to postgresql+asyncpg://" in away.json()["details"][0]
         body = {"workflow": "orders.fulfil", "input": ORDER}
         refused = await client.post("/continuum/billing/runs", json=body)
         assert refused.status_code == 503

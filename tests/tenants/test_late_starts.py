@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,13 @@ def names() -> Iterator[None]:
         continuum.instance(name).forget()
 
 
+@pytest.fixture(autouse=True)
+async def _threads_end() -> AsyncIterator[None]:
+    """Let the driver's threads end before the loop does: where a file cannot be opened, they tell it so once more."""
+    yield
+    await eventually(lambda: not any("_connection_worker" in thread.name for thread in threading.enumerate()))
+
+
 def tenant(name: str, path: Path, **options: Any) -> continuum.Children:
     engine = create_async_engine(f"sqlite+aiosqlite:///{path}", poolclass=NullPool)
     return children(name=name, engine=engine, **{**QUICK, **options})
@@ -74,9 +82,7 @@ async def test_a_host_starts_without_a_tenant_that_is_away_and_takes_it_in_later
             ):
                 await continuum.start(touching, 1, instance="late")
             assert await (await continuum.start(touching, 2, instance="here")).result(timeout=15) == 2
-            missing.parent.mkdir()
-            shutil.copy(database_file, missing)
-            await forgotten_name(missing)
+            await appears(missing, database_file)
             await eventually(lambda: state("late") == "ready")
             assert await (await continuum.start(touching, 3, instance="late")).result(timeout=15) == 3
     telemetry.detach(heard.append)
@@ -88,12 +94,17 @@ async def test_a_host_starts_without_a_tenant_that_is_away_and_takes_it_in_later
     assert continuum.readiness(instance="late").details == ()
 
 
-async def forgotten_name(path: Path) -> None:
-    """Let a copy of a database belong to nobody, without leases."""
-    engine = create_async_engine(f"sqlite+aiosqlite:///{path}", poolclass=NullPool)
+async def appears(missing: Path, like: Path) -> None:
+    """Let a database be there from one moment to the next: a copy, that belongs to nobody."""
+    prepared = missing.parent.with_name("prepared")
+    prepared.mkdir()
+    engine = create_async_engine(
+        f"sqlite+aiosqlite:///{shutil.copy(like, prepared / missing.name)}", poolclass=NullPool
+    )
     async with engine.begin() as connection:
         for table in ("instances", "owners"):
             await connection.exec_driver_sql(f"DELETE FROM continuum_{table}")
+    prepared.rename(missing.parent)
 
 
 @pytest.mark.usefixtures("names")
@@ -152,8 +163,7 @@ async def test_a_part_that_cannot_begin_is_tried_again_with_all_the_others(datab
             await begin()
 
         failing.begin = begins_the_second_time
-        missing.parent.mkdir()
-        shutil.copy(database_file, missing)
+        await appears(missing, database_file)
         opening = instance.late
         assert opening is not None
         await eventually(lambda: len(tries) == 2 and not opening.is_waited_for)
