@@ -18,7 +18,7 @@ from typing import Any, Literal
 from tests.kill.node import Orders, run
 
 forks = multiprocessing.get_context("forkserver")
-forks.set_forkserver_preload(["tests.kill.node"])
+forks.set_forkserver_preload(["tests.kill.node", "tests.kill.transfer_node", "asyncpg", "aiosqlite"])
 
 SAYS_WITHIN_SECONDS = 40.0
 
