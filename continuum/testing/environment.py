@@ -16,6 +16,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy.ext.asyncio import AsyncEngine
+
 from continuum.client.reading import History
 from continuum.clock import VirtualClock
 from continuum.composition.building import instances, memory_instance
@@ -35,6 +37,7 @@ from continuum.model.policy import Duration, seconds
 from continuum.replay.guard import GuardMode
 from continuum.replay.machine import Machine
 from continuum.testing.paranoia import Paranoia, WatchedJournal
+from continuum.testing.rehearsing import rehearsals_on
 
 QUIET_PASSES = 3  # of the host's loop with nothing to do, before time may move
 LEAVING_PASSES = 50  # of the host's loop, while instances stop, before time moves on: enough for every ordinary stop
@@ -128,6 +131,7 @@ async def environment(
     paranoid: bool | None = None,
     seed: int | None = None,
     guard: GuardMode = "off",
+    engine: AsyncEngine | None = None,
 ) -> AsyncIterator[Environment]:
     """Run in-memory instances in virtual time, registered under `names` while the block lasts.
 
@@ -140,6 +144,7 @@ async def environment(
             CONTINUUM_PARANOID is 1. What differs is raised when the block is left.
         seed: makes ids, and so what workflows draw at random, the same every time; None: they differ.
         guard: what comes of I/O in a turn: "raise" blocks the run, "warn" logs it, "off" does not look.
+        engine: the database that transactional activities write to; the journal is in memory all the same.
 
     Raises:
         ConfigurationError: a running instance has one of the names, or `activities` holds something else.
@@ -157,6 +162,7 @@ async def environment(
         is_threaded=False,
         has_pollers=False,
         fakes=dict(_fake(activity, fn) for activity, fn in (activities or {}).items()),
+        transactions=rehearsals_on(engine),
     )
     env = Environment(clock)
     paranoia = Paranoia() if paranoid else None

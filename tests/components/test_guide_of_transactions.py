@@ -76,6 +76,16 @@ async def test_an_order_and_its_run_exist_together(guide: Any, engine: AsyncEngi
     shop.forget()
 
 
+async def test_an_activity_books_in_its_transaction(guide: Any, engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        await connection.run_sync(guide.Base.metadata.create_all)
+    shop = continuum.children(name="shop", engine=engine, **QUICK)
+    async with shop:
+        runs = [await continuum.start(guide.ship, "o-17", instance="shop") for _ in range(2)]
+        assert sorted([await run.result(timeout=15) for run in runs]) == ["parcel 1", "parcel 2"]
+    shop.forget()
+
+
 async def test_sql_alone_starts_and_signals(guide: Any, engine: AsyncEngine) -> None:
     # Only a notice can be in time on PostgreSQL: nothing is polled while the test lasts.
     asleep = {"dispatcher": {"interval": 3600.0}, "signal_router": {"catch_up": 3600.0}}

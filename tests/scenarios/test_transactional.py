@@ -212,6 +212,34 @@ async def test_models_core_and_savepoints_commit_with_the_result_in_one_transact
         await session.execute(text("SELECT 1"))
 
 
+async def test_what_it_starts_and_signals_with_its_session_exists_if_it_commits(bank: Bank, app: Instance) -> None:
+    @workflow
+    async def child(label: str) -> str:
+        return f"{label} {await continuum.wait_signal('go', str)}"
+
+    started: list[str] = []
+
+    @activity(transactional=True, retry=QUICKLY)
+    async def book(session: AsyncSession, label: str) -> str:
+        run = await app.start(child, label, session=session)
+        await app.signal(run.run_id, "go", "gone", session=session)
+        session.add(Entry(label=label, cents=1))
+        started.append(run.run_id)
+        if activity_context().attempt == 1:
+            raise OSError("not yet")
+        return run.run_id
+
+    @workflow
+    async def books(label: str) -> str:
+        return await book(label)
+
+    run_id = await (await app.start(books, "x")).result(timeout=15)
+    assert await app.await_run(run_id, child, timeout=15) == "x gone"
+    assert run_id == started[1]
+    with pytest.raises(continuum.RunNotFound):
+        await app.get_run(started[0])
+
+
 async def test_it_is_performed_wherever_there_is_room_and_its_result_recorded_under_its_key(
     bank: Bank, place: Place
 ) -> None:

@@ -2,6 +2,15 @@
 
 from continuum.journal.sql.journal import SqlJournal
 from continuum.journal.sql.migrating import head, instance_of, migrate, rename, revision_of
-from continuum.journal.sql.transactions import HostTransactions
+from continuum.journal.sql.transactions import HostTransaction, HostTransactions
 
-__all__ = ["HostTransactions", "SqlJournal", "head", "instance_of", "migrate", "rename", "revision_of"]
+__all__ = [
+    "HostTransaction",
+    "HostTransactions",
+    "SqlJournal",
+    "head",
+    "instance_of",
+    "migrate",
+    "rename",
+    "revision_of",
+]

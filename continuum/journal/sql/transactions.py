@@ -154,10 +154,9 @@ class HostTransactions:
         driver: Any = raw.driver_connection
         if self._dialect is SQLITE:  # whose transactions are serializable, whatever was asked for
             await connection.begin()  # and whatever the host's engine does at that
-            if driver.in_transaction:
-                await connection.exec_driver_sql(SQLITE.write)
-            else:
-                await connection.exec_driver_sql(SQLITE.begin)
+            if driver.in_transaction:  # begun by the host's own listeners, perhaps not for writing
+                await connection.exec_driver_sql("ROLLBACK")
+            await connection.exec_driver_sql(SQLITE.begin)
             return
         if isolation_level is None and connection.dialect.detect_autocommit_setting(raw.dbapi_connection):  # type: ignore[arg-type]
             isolation_level = "READ COMMITTED"  # an engine that commits each statement has none to inherit

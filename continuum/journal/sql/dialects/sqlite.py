@@ -51,7 +51,6 @@ class Sqlite:
     forget_plans = None
     prelude = None
     begin = "BEGIN IMMEDIATE"  # a deferred one could not become a writer once somebody else has written
-    write = "DELETE FROM continuum_tasks WHERE 0"  # makes a deferred one a writer before it has read anything
 
     def later(self, seconds: str) -> str:
         """Return SQL for a time so many seconds from now."""
