@@ -73,7 +73,7 @@ async def test_five_thousand_runs_in_flight_have_five_connections_and_none_of_th
             await eventually(lambda: len(wiring_of(node).registry) == RUNS + WOKEN)
             for run in woken:
                 await run.signal("go", 1)
-            assert [await run.result(timeout=20) for run in woken] == [n + 2 for n in range(WOKEN)]
+            assert [await run.result(timeout=60) for run in woken] == [n + 2 for n in range(WOKEN)]
             for host in (one, two):
                 await host.execute(text("SELECT 1"))
             watching.cancel()

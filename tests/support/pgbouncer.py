@@ -4,6 +4,7 @@ It is Debian's package: where it is missing, root installs it (a CI machine star
 is missing, and the tests that need it are skipped.
 """
 
+import fcntl
 import os
 import shutil
 import socket
@@ -59,14 +60,33 @@ def binary() -> str:
         return found
     if os.getuid() != 0 or shutil.which("apt-get") is None:
         pytest.skip("NOT TESTED BEHIND PGBOUNCER: there is none, and only root can install it with apt-get")
-    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    with (Path(tempfile.gettempdir()) / "continuum-apt-get.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of several test processes one installs it
+        said = "" if _found() else _install()
+    if found := _found():
+        return found
+    pytest.skip(f"NOT TESTED BEHIND PGBOUNCER: apt-get cannot install it: {said}")
+
+
+def _install() -> str:
     said = ""
     for command in (APT, ["apt-get", "update"], APT):
-        done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False, timeout=INSTALL_SECONDS)
-        if found := _found():
-            return found
+        try:
+            done = subprocess.run(
+                command,
+                env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=INSTALL_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            return f"no end after {INSTALL_SECONDS} s"
+        if _found():
+            return ""
         said = done.stderr[-300:]
-    pytest.skip(f"NOT TESTED BEHIND PGBOUNCER: it cannot be installed: {said}")
+    return said
 
 
 def _found() -> str | None:
