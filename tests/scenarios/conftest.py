@@ -11,10 +11,12 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from continuum.composition.instance import Instance
 from continuum.journal.sql import migrate
+from continuum.telemetry import TelemetryEvent, attach, detach
 from tests.support.hosting import Place, instance_of
 from tests.support.pgbouncer import RECIPE
 from tests.support.pgbouncer import VARIABLE as PGBOUNCER
 from tests.support.postgres import execute, fresh_database
+from tests.support.telling import complaints
 
 
 async def _migrate(url: str) -> None:
@@ -23,6 +25,20 @@ async def _migrate(url: str) -> None:
         await migrate(engine)
     finally:
         await engine.dispose()
+
+
+@pytest.fixture(autouse=True)
+def _every_event_is_as_documented() -> Iterator[None]:
+    """Whatever a story makes the engine tell, it is in the table, with these keys."""
+    wrong: list[str] = []
+
+    def judge(event: TelemetryEvent) -> None:
+        wrong.extend(f"{event.name} {complaint}" for complaint in complaints(event))
+
+    attach(judge)
+    yield
+    detach(judge)
+    assert wrong == []
 
 
 @pytest.fixture(scope="session")
