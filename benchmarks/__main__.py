@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--quick] [--asyncio] [throughput|parked|latency|replaying|composing|cluster|http …]`: on a server of our own.
+"""`python -m benchmarks [--quick] [--asyncio] [throughput|parked|latency|replaying|composing|cluster|http|telemetry …]`: on a server of our own.
 
 On uvloop, as uvicorn runs its hosts, unless it is missing or `--asyncio` asks for the loop of the standard library.
 """
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from types import ModuleType
 
-from benchmarks import cluster, composing, http, latency, parked, replaying, throughput
+from benchmarks import cluster, composing, http, latency, parked, replaying, telemetry, throughput
 from benchmarks.measuring import Figure, settings_of
 from continuum.embedded_postgres import Server
 
@@ -30,6 +30,7 @@ BENCHMARKS: dict[str, Measure] = {
     "composing": composing.measure,
     "cluster": cluster.measure,
     "http": http.measure,
+    "telemetry": telemetry.measure,
 }
 FLAGS = ("--quick", "--asyncio")
 

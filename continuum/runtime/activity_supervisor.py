@@ -249,7 +249,7 @@ class ActivitySupervisor(Loop):
     def returned(self, attempt: RunningAttempt, payload: bytes) -> None:
         """Hear that it returned a value."""
         self.forget(attempt)
-        self._delivery.completed(attempt.task, payload, self, seconds=self.seconds(attempt))
+        self._delivery.completed(attempt.task, payload, self, seconds=self.seconds(attempt) if heard else None)
         if attempt.trace is not None:
             attempt.trace.ended(None)
 
