@@ -16,7 +16,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from continuum import telemetry
-from continuum.telemetry.metrics import INSTANCE, RULES, Gauge, Instrument, Kind, Recorder, label_names, of_kind
+from continuum.telemetry.metrics import INSTANCE, RULES, Gauge, Instrument, Kind, Record, Recorder, label_names, of_kind
 
 _INSTANCE = INSTANCE.replace(".", "_")
 
@@ -36,24 +36,17 @@ class Exporter:
             )
             for one in of_kind(Kind.HISTOGRAM)
         }
-        self._children: dict[tuple[str, tuple[str, ...]], Counter | Histogram] = {}
         self._recorder = Recorder(self)
 
     def listen(self) -> None:
         """Hear of events from now on; doing it again changes nothing."""
         telemetry.attach(self._recorder, list(RULES))
 
-    def record(self, instrument: Instrument, value: float, labels: tuple[str, ...]) -> None:
-        """Add to a counter, or to a histogram."""
-        child = self._children.get((instrument.name, labels))
-        if child is None:  # as many as there are series, which are bounded
-            is_counter = instrument.kind is Kind.COUNTER
-            metric = self._counters[instrument.name] if is_counter else self._histograms[instrument.name]
-            child = self._children[instrument.name, labels] = metric.labels(*labels)
-        if isinstance(child, Counter):
-            child.inc(value)
-        else:
-            child.observe(value)
+    def series(self, instrument: Instrument, labels: tuple[str, ...]) -> Record:
+        """Return what adds to a counter, or to a histogram."""
+        if instrument.kind is Kind.COUNTER:
+            return self._counters[instrument.name].labels(*labels).inc
+        return self._histograms[instrument.name].labels(*labels).observe
 
     def page(self, accept: str, gauges: Sequence[Gauge], served: Collection[str] | None) -> tuple[bytes, str]:
         """Return the page in the format that a scraper takes, and its media type."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from weakref import WeakKeyDictionary
 
 from opentelemetry.metrics import CallbackOptions, Counter, Histogram, MeterProvider, Observation
 
 from continuum.composition.gauges import latest_gauges
-from continuum.telemetry.metrics import Gauge, Instrument, Kind, label_names, of_kind
+from continuum.telemetry.metrics import Gauge, Instrument, Kind, Record, label_names, of_kind
 
 SHARED_SECONDS = 1.0  # the callbacks of one collection, which come one after the other, share what was read
 
@@ -29,22 +30,17 @@ class Meters:
             )
             for one in of_kind(Kind.HISTOGRAM)
         }
-        self._attributes: dict[tuple[str, tuple[str, ...]], dict[str, str]] = {}
         self._gauges: Sequence[Gauge] = ()
         self._read_at: float | None = None
         for one in of_kind(Kind.GAUGE):
             meter.create_observable_gauge(one.name, [self._observing(one)], one.unit, one.meaning)
 
-    def record(self, instrument: Instrument, value: float, labels: tuple[str, ...]) -> None:
-        """Add to a counter, or to a histogram."""
-        attributes = self._attributes.get((instrument.name, labels))
-        if attributes is None:  # as many as there are series, which are bounded
-            attributes = dict(zip(label_names(instrument), labels, strict=True))
-            self._attributes[instrument.name, labels] = attributes
+    def series(self, instrument: Instrument, labels: tuple[str, ...]) -> Record:
+        """Return what adds to a counter, or to a histogram."""
+        attributes = dict(zip(label_names(instrument), labels, strict=True))
         if instrument.kind is Kind.COUNTER:
-            self._counters[instrument.name].add(value, attributes)
-        else:
-            self._histograms[instrument.name].record(value, attributes)
+            return partial(self._counters[instrument.name].add, attributes=attributes)
+        return partial(self._histograms[instrument.name].record, attributes=attributes)
 
     def _observing(self, instrument: Instrument) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_options: CallbackOptions) -> Iterable[Observation]:

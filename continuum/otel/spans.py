@@ -43,12 +43,12 @@ REASON_MAX = 1_000  # characters of a status
 # Whoever sends is told these.
 SENT = ("signal.delivered", "signal.duplicate", "run.forwarded")
 # An attempt's own; the rest of HEARD is told of its run.
-TRIED = ("activity.retried", "activity.failed", "activity.timed_out")
+TRIED = ("activity.retried", "activity.failed", "activity.timed_out", "activity.collided")
 HEARD = (
-    *SENT, *TRIED, "activity.idempotency_hit", "activity.scheduled", "timer.scheduled", "timer.fired",
+    *SENT, *TRIED, "activity.idempotency_hit", "timer.scheduled", "timer.fired",
     "signal.received", "signal.buffered", "child.started", "child.completed", "child.failed", "child.cancelled",
     "message.sent", "message.answered", "compensation.scheduled", "compensation.completed", "compensation.failed",
-    "run.started", "run.resumed", "run.replayed", "run.continued", "run.cancelling", "run.patched", "run.drifted",
+    "run.started", "run.replayed", "run.continued", "run.cancelling", "run.patched", "run.drifted",
     "lease.lost",
 )  # fmt: skip
 # Said by the span itself, or by no means: texts that may quote what users gave.
@@ -121,7 +121,7 @@ class Spans:
     def __init__(self, tracer: trace.Tracer) -> None:
         self._tracer = tracer
         self._runs: dict[tuple[str, str], RunSpan] = {}
-        self._attempts: dict[tuple[str, str, int, int, int], AttemptSpan] = {}
+        self._attempts: dict[tuple[Any, ...], AttemptSpan] = {}
         self._early: OrderedDict[tuple[str, str], list[tuple[str, Mapping[str, Any], int]]] = OrderedDict()
 
     def ambient(self) -> str | None:
@@ -204,31 +204,29 @@ class Spans:
     def told(self, event: TelemetryEvent) -> None:
         """Add an event to the span that it belongs to."""
         metadata = event.metadata
-        said = {f"continuum.{NAMES.get(key, key)}": _plain(metadata[key]) for key in metadata if key not in UNTOLD}
-        said |= {f"continuum.{key}": value for key, value in event.measurements.items()}
         if event.name in SENT:
-            said |= {"continuum.instance": metadata["instance"], "continuum.run.id": metadata["run_id"]}
-            sender = trace.get_current_span()
-            if sender.is_recording():  # a peer is called after whoever had something to say has been answered
-                sender.add_event(event.name, said)
-            return
-        if event.name in TRIED:
-            where = (
-                metadata["instance"],
-                *(metadata.get(key) for key in ("run_id", "generation", "command_id", "attempt")),
-            )
-            tried = self._attempts.get(where)
-            if tried is not None:
-                tried.span.add_event(event.name, said)
-            return
-        key = (metadata["instance"], metadata["run_id"])
-        is_open = self._runs.get(key)
-        if is_open is not None:
-            is_open.span.add_event(event.name, said)
-            return
+            span = trace.get_current_span()  # which has ended, if a peer was called after the sender was answered
+            if span.is_recording():
+                about = {"continuum.instance": metadata["instance"], "continuum.run.id": metadata["run_id"]}
+                span.add_event(event.name, _said(event) | about)
+        elif event.name in TRIED:
+            where = (metadata.get(key) for key in ("instance", "run_id", "generation", "command_id", "attempt"))
+            tried = self._attempts.get(tuple(where))
+            if tried is not None and tried.span.is_recording():
+                tried.span.add_event(event.name, _said(event))
+        else:
+            key = (metadata["instance"], metadata["run_id"])
+            is_open = self._runs.get(key)
+            if is_open is None:
+                self._keep(key, event)
+            elif is_open.span.is_recording():
+                is_open.span.add_event(event.name, _said(event))
+
+    def _keep(self, key: tuple[str, str], event: TelemetryEvent) -> None:
+        """Keep what is said about a run at rest for its next span."""
         early = self._early.setdefault(key, [])
         if len(early) < EARLY_EACH:
-            early.append((event.name, said, int(_CLOCK.now().timestamp() * 1e9)))
+            early.append((event.name, _said(event), int(_CLOCK.now().timestamp() * 1e9)))
         if len(self._early) > EARLY_MAX:
             self._early.popitem(last=False)
 
@@ -261,6 +259,12 @@ def _failed(span: Span, kind: str, message: str) -> None:
     span.set_status(Status(StatusCode.ERROR, f"{kind}: {message}"))
     span.set_attribute("error.type", kind)
     span.add_event("exception", {"exception.type": kind, "exception.message": message})
+
+
+def _said(event: TelemetryEvent) -> dict[str, Any]:
+    metadata = event.metadata
+    said = {f"continuum.{NAMES.get(key, key)}": _plain(metadata[key]) for key in metadata if key not in UNTOLD}
+    return said | {f"continuum.{key}": value for key, value in event.measurements.items()}
 
 
 def _plain(value: Any) -> Any:

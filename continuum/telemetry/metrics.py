@@ -10,10 +10,11 @@ host makes up names as it goes, a metric has `SERIES_MAX` series and one more fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from operator import itemgetter
+from typing import Any, Protocol
 
 from continuum.telemetry.emitting import TelemetryEvent
 
@@ -169,41 +170,71 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
 }
 
 
-class Sink(Protocol):
-    """Where values go: `labels` are the instance's and then the instrument's own, in their order."""
+Record = Callable[[float], object]  # adds to one series
 
-    def record(self, instrument: Instrument, value: float, labels: tuple[str, ...]) -> None:
-        """Add to a counter, or to a histogram."""
+
+class Sink(Protocol):
+    """Where values go."""
+
+    def series(self, instrument: Instrument, labels: tuple[str, ...]) -> Record:
+        """Return what records values of one series; `labels` are the instance's and then the instrument's, in order."""
         ...
 
 
 class Recorder:
-    """A telemetry handler that tells a sink of what the rules say."""
+    """A telemetry handler that tells a sink of what the rules say: some microseconds per event, once a series is known."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._seen: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {}  # as it came → as it is recorded
-        self._series: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}  # of series, by instrument
+        self._takers = {name: tuple(_Taker(rule, self._series) for rule in rules) for name, rules in RULES.items()}
 
     def __call__(self, event: TelemetryEvent) -> None:
         """Hear an event."""
-        metadata = event.metadata
-        for rule in RULES[event.name]:
-            value = 1.0 if rule.measurement is None else event.measurements.get(rule.measurement)
-            if value is not None:
-                own = [key[1:] if key[0] == "=" else str(metadata.get(key, "")) for key in rule.labels]
-                labels = (metadata["instance"], *own)
-                seen = self._seen.get((rule.instrument.name, labels))
-                self._sink.record(rule.instrument, value, seen or self._bounded(rule.instrument, labels))
+        for taker in self._takers[event.name]:
+            taker.take(event.metadata, event.measurements)
 
-    def _bounded(self, instrument: Instrument, labels: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the labels, or after too many different ones those of all the others; remembered while they are few."""
-        series = self._series.get(instrument.name, 0)
-        if series >= SERIES_MAX:
-            return (labels[0], *(OTHER for _ in labels[1:]))
-        self._series[instrument.name] = series + 1
-        self._seen[instrument.name, labels] = labels
-        return labels
+    def _series(self, instrument: Instrument, labels: tuple[str, ...]) -> tuple[Record, bool]:
+        """Return what records a series, and whether it is its own: past a number they are all one."""
+        number = self._numbers.get(instrument.name, 0)
+        if number >= SERIES_MAX:
+            return self._sink.series(instrument, (labels[0], *(OTHER for _ in labels[1:]))), False
+        self._numbers[instrument.name] = number + 1
+        return self._sink.series(instrument, labels), True
+
+
+class _Taker:
+    """Takes what one rule says of an event; the series that it has met are remembered."""
+
+    __slots__ = ("_keys", "_measurement", "_place", "_rule", "_series", "_where")
+
+    def __init__(self, rule: Rule, series: Callable[[Instrument, tuple[str, ...]], tuple[Record, bool]]) -> None:
+        self._rule = rule
+        self._measurement = rule.measurement
+        self._series = series
+        self._keys = ("instance", *(key for key in rule.labels if key[0] != "="))
+        self._place = itemgetter(*self._keys)
+        self._where: dict[Any, Record] = {}
+
+    def take(self, metadata: Mapping[str, Any], measurements: Mapping[str, float]) -> None:
+        """Record, if the event has the measurement."""
+        value = 1.0 if self._measurement is None else measurements.get(self._measurement)
+        if value is None:
+            return
+        try:
+            place = self._place(metadata)
+        except KeyError:  # not everything is known of what a sweep finds
+            place = tuple(metadata.get(key, "") for key in self._keys)
+        record = self._where.get(place)
+        if record is None:
+            record, is_own = self._series(self._rule.instrument, self._labels(metadata))
+            if is_own:
+                self._where[place] = record
+        record(value)
+
+    def _labels(self, metadata: Mapping[str, Any]) -> tuple[str, ...]:
+        own = (key[1:] if key[0] == "=" else str(metadata.get(key, "")) for key in self._rule.labels)
+        return (metadata["instance"], *own)
 
 
 Gauge = tuple[Instrument, float, tuple[str, ...]]  # its value, and its labels as a sink takes them

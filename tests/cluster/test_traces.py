@@ -28,7 +28,7 @@ async def test_the_spans_of_a_run_that_outlives_its_node_tell_one_story(cluster:
     )
     a, b, c = (node for (node,) in nodes)
     run_id = await cluster.run(a, "cluster.both", headers=HEADERS, input={"key": "payload-marker"})
-    await eventually(lambda: [span for span in a.spans() if said(span, "activity.scheduled")])
+    await eventually(lambda: [span for span in a.spans() if said(span, "run.started")])
     await eventually(lambda: [span for span in a.spans() if span["name"] == ATTEMPT])
     async with cluster.holding() as release:
         await cluster.signal(b, run_id, "payload-marker")

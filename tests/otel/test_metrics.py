@@ -20,7 +20,17 @@ from continuum.http.scraping import Exporter
 from continuum.otel import meters
 from continuum.runtime.census import FRESH_SECONDS
 from continuum.telemetry import EVENTS, Emitter, TelemetryEvent
-from continuum.telemetry.metrics import INSTRUMENTS, OTHER, RULES, RUNS_STARTED, SERIES_MAX, Instrument, Kind, Recorder
+from continuum.telemetry.metrics import (
+    INSTRUMENTS,
+    OTHER,
+    RULES,
+    RUNS_STARTED,
+    SERIES_MAX,
+    Instrument,
+    Kind,
+    Record,
+    Recorder,
+)
 from tests.http.hosts import caller
 from tests.otel.looking import Seen
 from tests.support.eventually import eventually
@@ -240,8 +250,11 @@ def test_a_metric_has_a_bounded_number_of_series() -> None:
     recorded: dict[tuple[str, ...], float] = {}
 
     class Counting:
-        def record(self, _instrument: Instrument, value: float, labels: tuple[str, ...]) -> None:
-            recorded[labels] = recorded.get(labels, 0.0) + value
+        def series(self, _instrument: Instrument, labels: tuple[str, ...]) -> Record:
+            def add(value: float) -> None:
+                recorded[labels] = recorded.get(labels, 0.0) + value
+
+            return add
 
     recorder = Recorder(Counting())
     for turn in range(2):

@@ -1,12 +1,16 @@
 """Spans of runs and attempts, made by the real SDK."""
 
 import asyncio
+import contextlib
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from opentelemetry.trace import StatusCode
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 import continuum
 import continuum.http
@@ -139,6 +143,9 @@ async def test_a_run_is_told_in_short_spans_that_link_to_the_span_of_its_start(s
     assert links(thread) == [started_in], "children inherit the trace"
     assert [parent_of(span) for span in seen.spans("in a thread")] == [id_of(thread)]
     assert SECRET not in seen.everything()
+    told_twice = {"run_id", "run.id", "workflow", "namespace", "owner", "token", "trace_context"}
+    in_events = {key for span in awake for event in span.events for key in event.attributes or {}}
+    assert not in_events & {f"continuum.{key}" for key in told_twice}
 
 
 async def test_what_is_replayed_is_not_traced_again(seen: Seen, app: Instance) -> None:
@@ -154,6 +161,30 @@ async def test_what_is_replayed_is_not_traced_again(seen: Seen, app: Instance) -
     assert tokens[0] == 1
     assert tokens[-1] > 1, "another lease"
     assert tokens == sorted(tokens)
+
+
+@activity(name="otel.book", transactional=True, retry=Retry(max_attempts=1))
+async def book(session: AsyncSession, wrong: bool) -> int:
+    await session.execute(text("SELECT nonsense" if wrong else "SELECT 1"))
+    return 1
+
+
+@workflow(name="otel.books")
+async def books(wrong: bool) -> int:
+    return await book(wrong)
+
+
+async def test_a_transactional_attempts_span_ends_as_its_transaction_does(
+    seen: Seen, app: Instance, place: Place
+) -> None:
+    outcomes = []
+    for wrong in (False, True):
+        run = await app.start(books, wrong)
+        with contextlib.suppress(RunFailed):
+            await run.result(timeout=20)
+        await eventually(partial(seen.spans, ATTEMPT, run_id=run.run_id))
+        outcomes += [(one.attributes or {})["continuum.outcome"] for one in seen.spans(ATTEMPT, run_id=run.run_id)]
+    assert outcomes == ["completed" if place.engine is not None else "failed", "failed"], "memory has no transactions"
 
 
 async def test_failures_are_told_by_type_and_message_alone(seen: Seen) -> None:
