@@ -100,6 +100,38 @@ kept AS (
     WHERE m.run_id = ANY(ARRAY(SELECT id FROM ended)) AND m.read_at IS NULL AND m.delivery_id IS NOT NULL)
 SELECT string_agg(CAST(id AS text), ',') AS run_ids FROM ok;
 
+-- commit.begin: Insert unleased runs with their first events, in a transaction that is somebody's; return those that took effect.
+WITH started AS (
+    INSERT INTO continuum_runs (id, workflow, version, namespace, state, generation, last_seq, lease_owner, lease_token, wake_at,
+        attributes, idempotency_key, fingerprint, retention_seconds, trace_context, created_at, ended_at,
+        retention_until)
+    SELECT s.id, s.workflow, s.version, s.namespace, s.state, 1, s.last_seq, s.owner, s.token,
+        CASE WHEN s.token = 0 THEN COALESCE(s.wake_at, clock_timestamp()) ELSE s.wake_at END,
+        CAST(s.attributes AS jsonb), s.key, s.fingerprint, s.retention, s.trace, s.created_at,
+        CASE WHEN s.state IN ('completed', 'failed', 'cancelled') THEN clock_timestamp() END,
+        CASE WHEN s.state IN ('completed', 'failed', 'cancelled') THEN clock_timestamp() + make_interval(secs => s.retention) END
+    FROM unnest(CAST(CAST(:s_id AS text) AS uuid[]), CAST(CAST(:s_workflow AS text) AS text[]), CAST(CAST(:s_version
+            AS text) AS integer[]), CAST(CAST(:s_namespace AS text) AS text[]), CAST(CAST(:s_state AS text)
+            AS text[]), CAST(CAST(:s_last_seq AS text) AS bigint[]), CAST(CAST(:s_owner AS text) AS text[]),
+            CAST(CAST(:s_token AS text) AS bigint[]), CAST(CAST(:s_wake_at AS text) AS timestamptz[]),
+            CAST(CAST(:s_attributes AS text) AS text[]), CAST(CAST(:s_key AS text) AS text[]),
+            CAST(:s_fingerprint AS bytea[]), CAST(CAST(:s_retention AS text) AS double precision[]),
+            CAST(CAST(:s_trace AS text) AS text[]), CAST(CAST(:s_created_at AS text) AS timestamptz[])) AS
+            s(id, workflow, version, namespace, state, last_seq, owner, token, wake_at, attributes, key,
+            fingerprint, retention, trace, created_at)
+    ON CONFLICT DO NOTHING RETURNING id),
+written AS (
+    INSERT INTO continuum_events (run_id, generation, seq, token, type, format, command_id, message_id, name, key, payload, at)
+    SELECT * FROM unnest(CAST(CAST(:e_run_id AS text) AS uuid[]), CAST(CAST(:e_generation AS text) AS integer[]),
+            CAST(CAST(:e_seq AS text) AS bigint[]), CAST(CAST(:e_token AS text) AS bigint[]),
+            CAST(CAST(:e_type AS text) AS text[]), CAST(CAST(:e_format AS text) AS smallint[]),
+            CAST(CAST(:e_command_id AS text) AS integer[]), CAST(CAST(:e_message_id AS text) AS uuid[]),
+            CAST(CAST(:e_name AS text) AS text[]), CAST(CAST(:e_key AS text) AS text[]), CAST(:e_payload AS
+            bytea[]), CAST(CAST(:e_at AS text) AS timestamptz[])) AS e(run_id, generation, seq, token, type,
+            format, command_id, message_id, name, key, payload, at)
+    WHERE (e.run_id IN (SELECT id FROM started)) IS TRUE)
+SELECT CAST(id AS text) AS run_id FROM started;
+
 -- commit.append: Append an event.
 INSERT INTO continuum_events (run_id, generation, seq, token, type, format, command_id, message_id, name, key, payload, at)
 VALUES (:run_id, :generation, :seq, :token, :type, :format, :command_id, :message_id, :name, :key, :payload, :at);

@@ -51,12 +51,7 @@ _EVENT_COLUMNS = "run_id, generation, seq, token, type, format, command_id, mess
 _TASK_COLUMNS = """run_id, generation, command_id, event_seq, activity, queue, priority, options, attempt, max_attempts,
         available_at, lease_owner"""
 
-COMMIT = Statement(
-    "commit",
-    "Write a batch of starts and commits; return the runs that took effect, as one text: a row for each takes longer.",
-    f"""
-WITH started AS (
-    INSERT INTO {{runs}} ({_RUN_COLUMNS})
+_STARTED = f"""INSERT INTO {{runs}} ({_RUN_COLUMNS})
     SELECT s.id, s.workflow, s.version, s.namespace, s.state, 1, s.last_seq, s.owner, s.token,
         CASE WHEN s.token = 0 THEN COALESCE(s.wake_at, {{now}}) ELSE s.wake_at END,
         CAST(s.attributes AS jsonb), s.key, s.fingerprint, s.retention, s.trace, s.created_at,
@@ -65,15 +60,23 @@ WITH started AS (
     FROM {{rows:s(id uuid, workflow text, version integer, namespace text, state text, last_seq bigint, owner text,
                  token bigint, wake_at timestamptz, attributes text, key text, fingerprint bytea,
                  retention double precision, trace text, created_at timestamptz)}}
-    ON CONFLICT DO NOTHING RETURNING id),
+    ON CONFLICT DO NOTHING RETURNING id"""
+_WRITTEN = f"""INSERT INTO {{events}} ({_EVENT_COLUMNS})
+    SELECT * FROM {{rows:e(run_id uuid, generation integer, seq bigint, token bigint, type text, format smallint,
+                 command_id integer, message_id uuid, name text, key text, payload bytea, at timestamptz)}}"""
+
+COMMIT = Statement(
+    "commit",
+    "Write a batch of starts and commits; return the runs that took effect, as one text: a row for each takes longer.",
+    f"""
+WITH started AS (
+    {_STARTED}),
 held AS (
     {_HELD} id, c.ends),
 ok AS (SELECT id FROM started UNION ALL SELECT id FROM held),
 ended AS (SELECT id FROM held WHERE ends),
 written AS (
-    INSERT INTO {{events}} ({_EVENT_COLUMNS})
-    SELECT * FROM {{rows:e(run_id uuid, generation integer, seq bigint, token bigint, type text, format smallint,
-                 command_id integer, message_id uuid, name text, key text, payload bytea, at timestamptz)}}
+    {_WRITTEN}
     WHERE (e.run_id IN (SELECT id FROM ok)) IS TRUE),
 scheduled AS (
     INSERT INTO {{tasks}} ({_TASK_COLUMNS})
@@ -109,6 +112,21 @@ kept AS (
     UPDATE {{inbox}} AS m SET read_at = {{now}}, payload = NULL
     WHERE m.run_id = ANY(ARRAY(SELECT id FROM ended)) AND m.read_at IS NULL AND m.delivery_id IS NOT NULL)
 SELECT string_agg(CAST(id AS text), ',') AS run_ids FROM ok
+""",
+    sqlite="",
+)
+
+
+BEGIN = Statement(
+    "commit.begin",
+    "Insert unleased runs with their first events, in a transaction that is somebody's; return those that took effect.",
+    f"""
+WITH started AS (
+    {_STARTED}),
+written AS (
+    {_WRITTEN}
+    WHERE (e.run_id IN (SELECT id FROM started)) IS TRUE)
+SELECT CAST(id AS text) AS run_id FROM started
 """,
     sqlite="",
 )
