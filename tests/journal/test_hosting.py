@@ -1,5 +1,6 @@
 """The journal inside a host's transaction: with its rows or not at all, and nothing of ours left on its connection."""
 
+import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -212,6 +213,21 @@ async def test_payloads_are_sealed_in_a_hosts_transaction_as_everywhere(
     (stored,) = await harness.events(start.run_id)
     assert stored.event.payload != start.events[0].payload
     assert list(await journal.history(start.run_id)) == list(start.events)
+
+
+async def test_what_listens_to_a_hosts_connection_goes_with_it(engine: AsyncEngine, journal: SqlJournal) -> None:
+    told: list[bool] = []
+    for _ in range(3):
+        async with by_session(engine) as session:
+            hosted = await journal.hosted(session)
+            await hosted.write(an_unleased_start())
+            look = hosted.when_over(told.append)
+            await session.commit()
+            look()
+    assert told == [True] * 3
+    del hosted, look, session
+    gc.collect()
+    assert not journal._followings
 
 
 # --- whose connection it is -------------------------------------------------------------------------------------------

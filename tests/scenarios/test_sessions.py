@@ -397,6 +397,22 @@ async def test_an_open_transaction_with_a_key_stops_nobody_else(place: Place) ->
 
 
 @postgres_only
+async def test_a_commit_that_fails_leaves_no_run_and_no_handle_that_waits(place: Place, app: Instance) -> None:
+    async with a_session(place) as session:
+        await session.execute(text("ALTER TABLE orders ADD UNIQUE (run_id) DEFERRABLE INITIALLY DEFERRED"))
+        await session.commit()
+        run = await app.start(double, 4, session=session)
+        for _ in range(2):
+            await order(session, run)
+        with pytest.raises(DBAPIError):
+            await session.commit()
+    assert not run.pending_commit
+    with pytest.raises(RunNotFound):
+        await run.result(timeout=5)
+    assert await place.count("runs") == await orders(place) == 0
+
+
+@postgres_only
 async def test_a_host_that_loses_a_race_is_told_as_by_its_own_database(place: Place, app: Instance) -> None:
     assert place.engine is not None
     serious = place.engine.execution_options(isolation_level="REPEATABLE READ")
