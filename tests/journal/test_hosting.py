@@ -217,15 +217,18 @@ async def test_payloads_are_sealed_in_a_hosts_transaction_as_everywhere(
 
 async def test_what_listens_to_a_hosts_connection_goes_with_it(engine: AsyncEngine, journal: SqlJournal) -> None:
     told: list[bool] = []
-    for _ in range(3):
+
+    async def commit() -> None:
         async with by_session(engine) as session:
             hosted = await journal.hosted(session)
             await hosted.write(an_unleased_start())
             look = hosted.when_over(told.append)
             await session.commit()
             look()
+
+    for _ in range(3):
+        await commit()
     assert told == [True] * 3
-    del hosted, look, session
     gc.collect()
     assert not journal._followings
 

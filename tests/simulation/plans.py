@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from uuid import UUID
 
@@ -16,6 +16,14 @@ DEPTH_MAX = 2  # children have children, but no grandchildren
 
 
 @dataclass(frozen=True, slots=True)
+class Late:
+    """A host's transaction that a verb takes part in: how long it goes on after that, and how it ends."""
+
+    seconds: float
+    commits: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Signal:
     """One to be sent: again and again with the same delivery id, if it has one."""
 
@@ -23,6 +31,7 @@ class Signal:
     name: str
     delivery_id: str | None
     times: int
+    late: Late | None = None
 
 
 @dataclass(slots=True)
@@ -40,6 +49,8 @@ class Run:
     undoes: bool = False  # its cancel compensates
     awaiters: int = 0
     run_id: str | None = None
+    late: Late | None = None
+    cancel_late: Late | None = None
 
 
 def stories_of(seed: int) -> list[list[Run]]:
@@ -52,7 +63,28 @@ def stories_of(seed: int) -> list[list[Run]]:
         if twin is not None:
             runs.append(Run(twin.nonce, twin.steps, draw.uniform(0, STORY_SECONDS / 2), twin.key, twin.delay))
     together = [_run(draw, f"m{number}", chosen) for number in range(draw.randint(2, 4))] if draw.random() < 0.3 else []
-    return [*([run] for run in runs), *([together] if together else [])]
+    return [*([run] for run in runs), *([together] if together else []), *([run] for run in _hosted(seed))]
+
+
+def _hosted(seed: int) -> list[Run]:
+    """Draw what hosts ask for in transactions of their own: in every other seed, from a sequence of its own."""
+    draw = Random(f"{seed}/hosts")
+    runs = []
+    for number in range(draw.choice((0, 0, 1, 2, 3))):
+        run = _run(draw, f"h{number}", [])
+        run.key = run.chosen = None
+        run.late, run.cancel_late = _late(draw, 0.7), _late(draw, 0.5)
+        run.signals = [
+            replace(signal, late=_late(draw, 0.6), delivery_id=None, times=1) if signal.delivery_id is None else signal
+            for signal in run.signals
+        ]
+        runs.append(run)
+    return runs
+
+
+def _late(draw: Random, share: float) -> Late | None:
+    late = Late(draw.choice((0.0, draw.uniform(0, 1), draw.uniform(0, 8))), draw.random() < 0.75)
+    return late if draw.random() < share else None
 
 
 def _run(draw: Random, nonce: str, chosen: list[str]) -> Run:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 from random import Random
 from typing import Any, Protocol
@@ -25,8 +26,11 @@ from continuum.errors import (
 )
 from continuum.journal.memory import MemoryStore
 from continuum.model.states import RunState
+from continuum.model.writes import Verdict, Write
 from tests.simulation.checker import Checker
-from tests.simulation.plans import SIGNALS, Run, Signal
+from tests.simulation.hosts import HostTransaction
+from tests.simulation.plans import SIGNALS, Late, Run, Signal
+from tests.simulation.telling import line_of
 from tests.simulation.workflows import script
 from tests.simulation.world import Node
 
@@ -97,10 +101,30 @@ class Clients:
         if run.cancel_at is not None:
             group.create_task(self._cancel(run, run.cancel_at))
 
+    async def _within(self, what: str, verb: Callable[[Client, Any], Awaitable[Any]], late: Late) -> tuple[Any, bool]:
+        """Ask some node within a transaction of its process; return the answer, and whether that was committed."""
+        cluster, node = self._cluster, self._cluster.some_node()
+
+        def surfaced(write: Write, verdict: Verdict) -> None:
+            cluster.note(f"host {line_of('write', ([write],), [verdict])}")
+            self._checker.look("write", ([write],), [verdict])
+
+        transaction = HostTransaction(cluster.store, surfaced)
+        answer = await self._call(f"{what} in a transaction", lambda client: verb(client, transaction), node=node)
+        assert node is not None
+        waits = asyncio.ensure_future(node.clock.sleep(late.seconds))
+        await asyncio.wait([waits, node.death], return_when=asyncio.FIRST_COMPLETED)
+        if node.death.done() or not late.commits:
+            self._lost_calls.append(waits)
+            transaction.rollback()
+            return answer, False
+        transaction.commit()
+        return answer, True
+
     async def _start(self, run: Run) -> None:
         start_at = None if run.delay is None else self._cluster.clock.now() + timedelta(seconds=run.delay)
 
-        async def start(client: Client) -> Any:
+        async def start(client: Client, session: Any = None) -> Any:
             _, starting = client.start(
                 script,
                 (run.nonce, run.steps),
@@ -109,9 +133,16 @@ class Clients:
                 namespace="default",
                 attributes=None,
                 start_at=start_at,
+                session=session,
             )
             return (await starting).run_id
 
+        if run.late is not None:
+            with suppress(CallLost, JournalUnavailable):
+                run_id, is_there = await self._within(f"start {run.nonce} {run.steps}", start, run.late)
+                if is_there:
+                    self._acknowledge(run, run_id)
+            return
         tries = 10 if run.key or run.chosen else 1  # who has neither key nor id dares not ask twice
         for _ in range(tries):
             try:
@@ -148,6 +179,9 @@ class Clients:
         await self._cluster.clock.sleep(signal.at)
         self._sent += 1
         payload = f"s{self._sent}"
+        if signal.late is not None:
+            await self._send_within(run.run_id, signal.name, payload, signal.late)
+            return
         was_accepted = False
         for _ in range(signal.times):
             verdict = await self.signal(run.run_id, signal.name, payload, signal.delivery_id)
@@ -161,6 +195,16 @@ class Clients:
             self._checker.expect(
                 not was_accepted or verdict != "over", f"signal {payload} was accepted, its repetition refused"
             )
+
+    async def _send_within(self, run_id: str, name: str, payload: str, late: Late) -> None:
+        def signal(client: Client, session: Any) -> Awaitable[Any]:
+            return client.signal(run_id, name, payload, delivery_id=None, session=session)
+
+        with suppress(CallLost, JournalUnavailable, RunNotActive):
+            verdict, is_there = await self._within(f"signal {run_id[-6:]} {name} {payload}", signal, late)
+            self._checker.expect(verdict == "delivered", f"signal {payload} was answered {verdict}")
+            if is_there:
+                self._checker.promise(run_id, payload)
 
     async def signal(
         self, run_id: str, name: str, payload: str, delivery_id: str | None, *, node: Node | None = None
@@ -201,6 +245,9 @@ class Clients:
         run_id = run.run_id
         assert run_id is not None
         await self._cluster.clock.sleep(at)
+        if run.cancel_late is not None:
+            await self._cancel_within(run_id, undoes=run.undoes, late=run.cancel_late)
+            return
         try:
             verdict = await self._call(
                 f"cancel {run_id[-6:]} {run.undoes}", lambda client: client.cancel(run_id, compensate=run.undoes)
@@ -215,6 +262,16 @@ class Clients:
         else:
             state = self._cluster.store.runs[run_id].state
             self._checker.expect(state is RunState.CANCELLED, f"{run_id} was called cancelled, and is {state.value}")
+
+    async def _cancel_within(self, run_id: str, *, undoes: bool, late: Late) -> None:
+        def cancel(client: Client, session: Any) -> Awaitable[Any]:
+            return client.cancel(run_id, compensate=undoes, session=session)
+
+        with suppress(CallLost, JournalUnavailable, RunNotActive):
+            verdict, is_there = await self._within(f"cancel {run_id[-6:]} {undoes}", cancel, late)
+            self._checker.expect(verdict == "requested", f"a cancel in a transaction was answered {verdict}")
+            if is_there:
+                self._checker.record(run_id)
 
     async def _await(self, run: Run) -> None:
         run_id = run.run_id

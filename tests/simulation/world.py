@@ -28,6 +28,7 @@ from continuum.ids import seeded_ids
 from continuum.journal.memory import MemoryJournal, MemoryStore
 from continuum.journal.memory.journal import Faults
 from continuum.journal.port import Ambiguous
+from tests.simulation.hosts import Hosted
 from tests.simulation.workflows import ACTIVITIES, WORKFLOWS
 
 T = TypeVar("T")
@@ -236,6 +237,9 @@ class NodeJournal(MemoryJournal):
         self._clock.call_later(late, lambda: self._witnessed(self._write)(lane, batch))
         await self._climate.after("write")
         raise Ambiguous("the connection broke, and the statement goes on")
+
+    async def hosted(self, session: Any) -> Hosted:
+        return Hosted(session, self)
 
     async def listen(self) -> AsyncIterator[Sequence[str]]:
         async for notices in super().listen():
