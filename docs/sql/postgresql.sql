@@ -142,8 +142,9 @@ VALUES (:run_id, :generation, :seq, :token, :type, :format, :command_id, :messag
 WITH working AS MATERIALIZED (
     SELECT r.state, CASE WHEN r.state <> 'suspended' THEN '' WHEN r.wake_at IS NULL THEN 'message' ELSE 'timer' END
         AS waits_for
-    FROM continuum_runs AS r WHERE r.ended_at IS NULL AND r.state <> 'blocked' LIMIT :most),
-blocked AS MATERIALIZED (SELECT r.state FROM continuum_runs AS r WHERE r.state = 'blocked' LIMIT :most),
+    FROM continuum_runs AS r WHERE r.ended_at IS NULL AND r.state <> 'blocked' ORDER BY r.created_at, r.id LIMIT :most),
+blocked AS MATERIALIZED (
+    SELECT r.state FROM continuum_runs AS r WHERE r.state = 'blocked' ORDER BY r.created_at, r.id LIMIT :most),
 free AS MATERIALIZED (
     SELECT t.queue, t.available_at, t.available_at <= (SELECT clock_timestamp()) AS is_due FROM continuum_tasks AS t
     WHERE t.lease_owner IS NULL ORDER BY t.available_at LIMIT :most)

@@ -77,8 +77,9 @@ UPDATE continuum_inbox SET read_at = :now, payload = NULL WHERE run_id IN (SELEC
 WITH working AS MATERIALIZED (
     SELECT r.state, CASE WHEN r.state <> 'suspended' THEN '' WHEN r.wake_at IS NULL THEN 'message' ELSE 'timer' END
         AS waits_for
-    FROM continuum_runs AS r WHERE r.ended_at IS NULL AND r.state <> 'blocked' LIMIT :most),
-blocked AS MATERIALIZED (SELECT r.state FROM continuum_runs AS r WHERE r.state = 'blocked' LIMIT :most),
+    FROM continuum_runs AS r WHERE r.ended_at IS NULL AND r.state <> 'blocked' ORDER BY r.created_at, r.id LIMIT :most),
+blocked AS MATERIALIZED (
+    SELECT r.state FROM continuum_runs AS r WHERE r.state = 'blocked' ORDER BY r.created_at, r.id LIMIT :most),
 free AS MATERIALIZED (
     SELECT t.queue, t.available_at, t.available_at <= (SELECT :now) AS is_due FROM continuum_tasks AS t
     WHERE t.lease_owner IS NULL ORDER BY t.available_at LIMIT :most)

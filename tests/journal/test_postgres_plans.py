@@ -24,6 +24,7 @@ from continuum.journal.sql.rows import message_columns
 from continuum.journal.sql.sheets import commit_cells, event_cells
 from continuum.journal.sql.statements import batches, inbox, listing, pulse, runs, schedules, sweeps, tasks, versions
 from continuum.journal.sql.statements.book import Book, Statement
+from continuum.journal.sql.statements.census import CENSUS
 from tests.journal.backends import INSTANCE
 from tests.journal.builders import MINE, OTHER, OWNER, TTL, Lease, a_commit, a_signal, an_owner, answered
 from tests.journal.sql import migrate_url
@@ -131,6 +132,7 @@ def cases() -> list[Case]:
         Case(versions.RETRY_BLOCKED, 60, {"m": list(MINE), "crashes_max": 5, "n": 1_000}),
         Case(versions.OPEN_RUNS, 300, {name: value for name, value in _page(limit=50).items() if name in _OPEN_RUNS}),
         Case(versions.PATCH_MARKS, 60, {}),
+        Case(CENSUS, 300, {"most": 100}),  # as much as it is told to look at, of whatever there is
         Case(schedules.MOVE, 400, {"m": [_moved(f"s{n}") for n in range(1, 20)]}),
     ]
 

@@ -2,8 +2,9 @@
 
 from continuum.journal.sql.statements.book import Statement
 
-# Blocked runs are few and have an index of their own, so they are not lost among more open runs than are looked at. Of
-# tasks the oldest are looked at, so that the age of a queue is right however many there are.
+# Ordered as the partial indexes of open and of troubled runs are, so that they are what is walked along: millions of runs
+# that are over must not be passed by on the way. Blocked runs have a count of their own, or they would be lost where more
+# open runs are than are looked at. Of tasks the oldest are looked at, so that the age of a queue is right however many.
 CENSUS = Statement(
     "census",
     "Count open runs by state and free tasks by queue, up to a limit each.",
@@ -11,8 +12,9 @@ CENSUS = Statement(
 WITH working AS MATERIALIZED (
     SELECT r.state, CASE WHEN r.state <> 'suspended' THEN '' WHEN r.wake_at IS NULL THEN 'message' ELSE 'timer' END
         AS waits_for
-    FROM {runs} AS r WHERE r.ended_at IS NULL AND r.state <> 'blocked' LIMIT :most),
-blocked AS MATERIALIZED (SELECT r.state FROM {runs} AS r WHERE r.state = 'blocked' LIMIT :most),
+    FROM {runs} AS r WHERE r.ended_at IS NULL AND r.state <> 'blocked' ORDER BY r.created_at, r.id LIMIT :most),
+blocked AS MATERIALIZED (
+    SELECT r.state FROM {runs} AS r WHERE r.state = 'blocked' ORDER BY r.created_at, r.id LIMIT :most),
 free AS MATERIALIZED (
     SELECT t.queue, t.available_at, t.available_at <= (SELECT {now}) AS is_due FROM {tasks} AS t
     WHERE t.lease_owner IS NULL ORDER BY t.available_at LIMIT :most)
