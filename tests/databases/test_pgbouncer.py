@@ -7,7 +7,8 @@ from contextlib import AsyncExitStack
 
 import asyncpg
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 import continuum
 from continuum import ConfigurationError, activity, telemetry, workflow
@@ -16,9 +17,10 @@ from continuum.telemetry import TelemetryEvent
 from tests.support.eventually import eventually
 from tests.support.hosting import Place, crash, instance_of, wiring_of
 from tests.support.pgbouncer import POOL_SIZE, RECIPE, PgBouncer
-from tests.support.postgres import connect
+from tests.support.postgres import connect, execute
 
 RUNS = 30
+OURS = "continuum_"
 
 
 @activity(retry=continuum.Retry(initial=0.05, max_attempts=20))
@@ -29,6 +31,17 @@ async def double(n: int) -> int:
 @workflow(name="pooled.doubled")
 async def doubled(n: int) -> int:
     return await double(await double(n))
+
+
+@activity(transactional=True)
+async def book(session: AsyncSession, n: int) -> int:
+    await session.execute(text("INSERT INTO bookings VALUES (:n)"), {"n": n})
+    return n
+
+
+@workflow(name="pooled.booked")
+async def booked(n: int) -> int:
+    return await book(n)
 
 
 @workflow(name="pooled.waiting")
@@ -76,13 +89,26 @@ async def test_a_host_finds_its_own_settings_in_every_session_that_an_instance_h
     place: Place, pooler: PgBouncer, postgres_database: str
 ) -> None:
     [(untouched, _)] = await sessions(postgres_database, 1)
+
+    async def of_all_sessions() -> tuple[set[str], list[str]]:
+        found = await sessions(pooler.url_of(postgres_database), POOL_SIZE)
+        touched = {name for settings, _ in found for name in untouched if settings[name] != untouched[name]}
+        return touched - {"application_name"}, [one for _, statements in found for one in statements if OURS in one]
+
     async with place.node() as node:
         runs = [await node.start(doubled, n) for n in range(RUNS)]
         assert [await run.result(timeout=20) for run in runs] == [4 * n for n in range(RUNS)]
         assert wiring_of(node).journal.deafness is not None
-        for settings, statements in await sessions(pooler.url_of(postgres_database), POOL_SIZE):
-            assert {name for name in untouched if settings[name] != untouched[name]} <= {"application_name"}
-            assert [statement for statement in statements if "continuum" in statement] == []
+        assert await of_all_sessions() == (set(), [])
+        # On the host's own connections SQLAlchemy prepares, under the names that the host has chosen.
+        await execute(postgres_database, "CREATE TABLE bookings (n integer)")
+        async with AsyncSession(place.engine) as session, session.begin():
+            await session.execute(text("INSERT INTO bookings VALUES (-1)"))
+            booking = await node.start(booked, 7, session=session)
+        assert await booking.result(timeout=20) == 7
+        async with AsyncSession(place.engine) as session:
+            assert list(await session.scalars(text("SELECT n FROM bookings ORDER BY n"))) == [-1, 7]
+        assert (await of_all_sessions())[0] == set()
 
 
 async def test_runs_outlive_their_node_the_pooler_and_all_of_its_sessions(
