@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from continuum.telemetry import EVENTS, MEASUREMENTS, METADATA, Described
+from continuum.telemetry.emitting import SLOW_SECONDS
 
 HEAD = """# Telemetry
 
@@ -20,7 +21,7 @@ said when it happens there. A process that dies after a commit and before it cou
 watching, the history is the record.
 
 **Handlers** are called at once, one after the other, on the thread that emits: mostly the instance's event loop, for
-`loop.blocked` the heartbeat's thread. They must be quick: a call that takes longer than 50 ms is warned of, and again when
+`loop.blocked` the heartbeat's thread. They must be quick: a call that takes longer than {slow:.0f} ms is warned of, and again when
 it is twice as slow. One that raises is detached after a warning, and what it raised goes no further; the others hear
 `handler.detached`. An event that nobody listens to costs one look-up.
 
@@ -35,7 +36,12 @@ Keys in *italics* are there where they are known.
 def reference() -> str:
     """Return the page."""
     rows = "".join(_row(name, described) for name, described in EVENTS.items())
-    return HEAD + rows + _glossary("Measurements", MEASUREMENTS) + _glossary("Metadata", METADATA)
+    return (
+        HEAD.format(slow=SLOW_SECONDS * 1000)
+        + rows
+        + _glossary("Measurements", MEASUREMENTS)
+        + _glossary("Metadata", METADATA)
+    )
 
 
 def _row(name: str, described: Described) -> str:

@@ -144,132 +144,143 @@ def landed(
     now: datetime,
 ) -> None:
     """Say everything that a landed commit changed."""
-    facts = facts_of_run(run)
+    telling = _Telling(emit, run, turn, letters)
     if isinstance(write, Start):
-        emit("lease.acquired", **facts)
-        emit("run.started", {"waited_seconds": 0.0}, **facts)
+        telling.tell("lease.acquired")
+        telling.tell("run.started", {"waited_seconds": 0.0})
     if turn is not None:
-        _turn(emit, run, facts, turn, letters)
+        telling.turn(turn)
     if write.state is not None and write.state.has_ended:
-        _ended(emit, run, facts, write.state, turn, now)
+        telling.ended(write.state, turn, now)
     elif isinstance(write, Commit) and write.continues is not None:
-        opened = {"generation": facts["generation"] + 1, "version": write.continues.version}
-        emit("run.continued", **{**facts, **opened})
+        opened = {"generation": run.facts.generation + 1, "version": write.continues.version}
+        if "run.continued" in heard:
+            emit("run.continued", **{**facts_of_run(run), **opened})
     elif isinstance(write, Commit) and write.releases:
-        _released(emit, facts, write, is_draining=is_draining)
-
-
-def _released(emit: Emitter, facts: Mapping[str, Any], write: Commit, *, is_draining: bool) -> None:
-    if write.state is RunState.BLOCKED:
-        emit("run.blocked", **facts, reason=write.reason)
-        reason = "blocked"
-    else:
-        reason = "drained" if is_draining else "evicted"
-        emit(f"run.{reason}", **facts)
-    emit("lease.released", **facts, reason=reason)
-
-
-def _ended(
-    emit: Emitter, run: Living, facts: Mapping[str, Any], state: RunState, turn: Turn | None, now: datetime
-) -> None:
-    outcome = turn.outcome if turn is not None else None
-    took = {"duration_seconds": max((now - run.facts.started_at).total_seconds(), 0.0)}
-    if isinstance(outcome, Failed):
-        emit("run.failed", took, **facts, error=outcome.failure.type, message=outcome.failure.message)
-    elif state is RunState.CANCELLED:
-        emit("run.cancelled", took, **facts, compensated=isinstance(outcome, Cancelled))
-    else:
-        emit("run.completed", took, **facts)
-
-
-def _turn(emit: Emitter, run: Living, facts: Mapping[str, Any], turn: Turn, letters: Sequence[Letter]) -> None:
-    tell = _Telling(emit, run, facts, turn, letters)
-    for event in turn.events:
-        say = _SAY.get(event.type)
-        if say is not None:
-            say(tell, event)
-    for wanted in turn.scheduled:
-        asked = {"activity": wanted.activity, "command_id": wanted.command_id}
-        emit("activity.scheduled", **facts, **asked, queue=wanted.options.queue)
-        if wanted.undoes is not None:
-            emit("compensation.scheduled", **facts, **asked, undoes=wanted.undoes)
-    for undone in turn.undone:
-        done = {"activity": undone.compensation, "command_id": undone.command_id, "undoes": undone.activity}
-        if undone.failure is None:
-            emit("compensation.completed", **facts, **done)
-        else:
-            emit("compensation.failed", **facts, **done, error=undone.failure.type)
-    for child in turn.children:
-        asked = {"command_id": child.command_id, "child_run_id": child.run_id, "child_workflow": child.workflow}
-        emit("child.started", **facts, **asked)
-        born = NewRun(child.run_id, child.workflow, child.version, run.facts.namespace)
-        enqueued(emit, born, parent_run_id=run.facts.run_id)
+        telling.released(write, is_draining=is_draining)
 
 
 class _Telling:
-    """Tells of the events of one turn, in their order."""
+    """Tells of one commit; what all its events carry is gathered for the first that is heard."""
 
-    def __init__(
-        self, emit: Emitter, run: Living, facts: Mapping[str, Any], turn: Turn, letters: Sequence[Letter]
-    ) -> None:
+    def __init__(self, emit: Emitter, run: Living, turn: Turn | None, letters: Sequence[Letter]) -> None:
         self._emit = emit
         self._run = run
-        self._facts = facts
-        self._deadlines = iter(turn.fired)
+        self._facts: dict[str, Any] | None = None
+        self._deadlines = iter(turn.fired if turn is not None else ())
         self._letters = letters
+
+    def tell(self, name: str, measurements: Mapping[str, float] | None = None, /, **more: Any) -> None:
+        """Emit an event about the run, if somebody listens."""
+        if name in heard:
+            if self._facts is None:
+                self._facts = facts_of_run(self._run)
+            self._emit(name, measurements, **self._facts, **more)
+
+    def released(self, write: Commit, *, is_draining: bool) -> None:
+        """Say that the lease was given back, and why."""
+        if write.state is RunState.BLOCKED:
+            reason = "blocked"
+            self.tell("run.blocked", reason=write.reason)
+        elif is_draining:
+            reason = "drained"
+            self.tell("run.drained")
+        else:
+            reason = "evicted"
+            self.tell("run.evicted")
+        self.tell("lease.released", reason=reason)
+
+    def ended(self, state: RunState, turn: Turn | None, now: datetime) -> None:
+        """Say how the run ended."""
+        outcome = turn.outcome if turn is not None else None
+        took = {"duration_seconds": max((now - self._run.facts.started_at).total_seconds(), 0.0)}
+        if isinstance(outcome, Failed):
+            self.tell("run.failed", took, error=outcome.failure.type, message=outcome.failure.message)
+        elif state is RunState.CANCELLED:
+            self.tell("run.cancelled", took, compensated=isinstance(outcome, Cancelled))
+        else:
+            self.tell("run.completed", took)
+
+    def turn(self, turn: Turn) -> None:
+        """Say what was journaled, in its order, and what was asked for."""
+        for event in turn.events:
+            told = _TOLD.get(event.type)
+            if told is not None:
+                told(self, event)
+        for wanted in turn.scheduled:
+            asked: dict[str, Any] = {"activity": wanted.activity, "command_id": wanted.command_id}
+            self.tell("activity.scheduled", **asked, queue=wanted.options.queue)
+            if wanted.undoes is not None:
+                self.tell("compensation.scheduled", **asked, undoes=wanted.undoes)
+        for undone in turn.undone:
+            done: dict[str, Any] = {"activity": undone.compensation, "command_id": undone.command_id}
+            if undone.failure is None:
+                self.tell("compensation.completed", **done, undoes=undone.activity)
+            else:
+                self.tell("compensation.failed", **done, undoes=undone.activity, error=undone.failure.type)
+        for child in turn.children:
+            self.tell(
+                "child.started", command_id=child.command_id, child_run_id=child.run_id, child_workflow=child.workflow
+            )
+            if "run.enqueued" in heard:
+                parent = self._run.facts
+                born = NewRun(child.run_id, child.workflow, child.version, parent.namespace)
+                enqueued(self._emit, born, parent_run_id=parent.run_id)
+
+    # --- single events of the history ---------------------------------------------------------------------------------
 
     def begun(self, event: Event) -> None:
         info = self._run.facts
         if info.generation == 1:  # a later one begins as well
             waited = {"waited_seconds": max((event.at - info.started_at).total_seconds(), 0.0)}
             parent = {} if info.parent is None else {"parent_run_id": info.parent}
-            self._emit("run.started", waited, **self._facts, **parent)
+            self.tell("run.started", waited, **parent)
 
     def cancelling(self, _event: Event) -> None:
-        self._emit("run.cancelling", **self._facts)
+        self.tell("run.cancelling")
 
     def patched(self, event: Event) -> None:
-        self._emit("run.patched", **self._facts, patch=event.name)
+        self.tell("run.patched", patch=event.name)
 
     def timer_started(self, event: Event) -> None:
         deadline = datetime.fromisoformat(json.loads(event.payload or b'""'))
         delay = {"delay_seconds": (deadline - event.at).total_seconds()}
-        self._emit("timer.scheduled", delay, **self._facts, command_id=event.command_id)
+        self.tell("timer.scheduled", delay, command_id=event.command_id)
 
     def timer_fired(self, event: Event) -> None:
         late = {"lateness_seconds": (event.at - next(self._deadlines)).total_seconds()}
-        self._emit("timer.fired", late, **self._facts, command_id=event.command_id)
+        self.tell("timer.fired", late, command_id=event.command_id)
 
     def signal_received(self, event: Event) -> None:
         posted = next((one.message.at for one in self._letters if one.message.message_id == event.message_id), None)
         waited = {} if posted is None else {"waited_seconds": max((event.at - posted).total_seconds(), 0.0)}
-        self._emit("signal.received", waited, **self._facts, signal=event.name)
+        self.tell("signal.received", waited, signal=event.name)
         machine = self._run.machine
         if "signal.buffered" in heard and machine is not None and machine.keeps_signal(event.message_id):
-            self._emit("signal.buffered", **self._facts, signal=event.name)
+            self.tell("signal.buffered", signal=event.name)
 
     def child_completed(self, event: Event) -> None:
-        self._emit("child.completed", **self._facts, command_id=event.command_id, child_run_id=event.name)
+        self.tell("child.completed", command_id=event.command_id, child_run_id=event.name)
 
     def child_cancelled(self, event: Event) -> None:
-        self._emit("child.cancelled", **self._facts, command_id=event.command_id, child_run_id=event.name)
+        self.tell("child.cancelled", command_id=event.command_id, child_run_id=event.name)
 
     def child_failed(self, event: Event) -> None:
         error = Failure.decode(event.payload or b"{}").type
-        self._emit("child.failed", **self._facts, command_id=event.command_id, child_run_id=event.name, error=error)
+        self.tell("child.failed", command_id=event.command_id, child_run_id=event.name, error=error)
 
     def message_sent(self, event: Event) -> None:
         kind = (event.name or "").partition("/")[0]
-        self._emit("message.sent", **self._facts, command_id=event.command_id, kind=kind, target_run_id=event.key)
+        self.tell("message.sent", command_id=event.command_id, kind=kind, target_run_id=event.key)
 
     def message_answered(self, event: Event) -> None:
-        self._emit("message.answered", **self._facts, command_id=event.command_id)
+        self.tell("message.answered", command_id=event.command_id)
 
     def side_effect_recorded(self, event: Event) -> None:
-        self._emit("side_effect.recorded", **self._facts, command_id=event.command_id)
+        self.tell("side_effect.recorded", command_id=event.command_id)
 
 
-_SAY: Mapping[EventType, Callable[[_Telling, Event], None]] = {
+_TOLD: Mapping[EventType, Callable[[_Telling, Event], None]] = {
     EventType.BEGUN: _Telling.begun,
     EventType.CANCEL_REQUESTED: _Telling.cancelling,
     EventType.PATCHED: _Telling.patched,
