@@ -91,7 +91,8 @@ class ActivitySupervisor(Loop):
         if not self.is_open or self._node.is_draining or found is None:
             return False
         limit = self._queues.get(queue, self._max_concurrency)
-        if self._taken_in_all >= self._max_concurrency or self._taken[queue] >= limit or not self._has_means(found):
+        has_means = (found.is_async and found.session_class is None) or self._has_means(found)
+        if self._taken_in_all >= self._max_concurrency or self._taken[queue] >= limit or not has_means:
             self._starved = True
             return False
         self._take(queue, found, 1)

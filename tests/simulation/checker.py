@@ -7,6 +7,7 @@ are the invariants of the protocol (I1 to I6) and what follows from them; they k
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from continuum.model.states import RunState
 from continuum.model.tasks import TaskKey
 from continuum.model.writes import Commit, Finish, FreeTask, Landed, Posted, RetryTask
 from tests.simulation.families import Families
+from tests.simulation.payments import Booked
 
 COMPLETIONS = ANSWERS_TO_COMMANDS
 COMMANDED = COMMANDS
@@ -47,6 +49,7 @@ class Checker:
         self._recorded: dict[
             str, None
         ] = {}  # runs whose cancel was answered `requested`, or that was passed on to them
+        self.books: Counter[TaskKey] = Counter()  # lines that transactional activities have booked
         self._undoing: set[str] = set()  # runs that have read a cancel and compensate
 
     def violate(self, message: str) -> None:
@@ -136,6 +139,8 @@ class Checker:
                 theirs = (write.owner, write.token, write.generation, write.base_seq)
                 self.expect(fence == theirs, f"a commit of {theirs} to {write.run_id} landed, the lease was {fence}")
 
+            if isinstance(write, Booked) and isinstance(verdict, Posted):
+                self.books[write.attempt.key] += write.lines
             if isinstance(write, Finish | RetryTask | FreeTask) and isinstance(verdict, Landed | Posted):
                 task = self._tasks[write.attempt.key]
                 is_theirs = (task.owner, task.attempt) == (write.attempt.owner, write.attempt.attempt)

@@ -14,6 +14,7 @@ from continuum.replay.turns import RunInfo
 from tests.simulation.checker import Checker
 from tests.simulation.debts import look_at_debts, was_undone
 from tests.simulation.model import Facts, explain
+from tests.simulation.payments import look_at_books
 from tests.simulation.plans import Run
 from tests.simulation.workflows import script
 from tests.simulation.world import Node
@@ -41,6 +42,7 @@ def look_at_the_end(
         started[nonce] = row.run_id
         _look_at_result(checker, store, row, arguments["steps"], generations)
         look_at_debts(row, generations, checker.violate)
+        look_at_books(checker.books, row, generations, checker.violate)
         for number, history in enumerate(generations, start=1):
             _replay(checker, row, number, history)
     for runs in stories:

@@ -15,6 +15,7 @@ from continuum import ActivityFailed, Retry, SignalTimedOut, activity, activity_
 from tests.simulation import kin
 from tests.simulation.hands import PATIENT, hands
 from tests.simulation.kin import KIN, KIN_ACTIVITIES, NEXT, Place
+from tests.simulation.payments import pay
 
 FRAIL = Retry(max_attempts=1)
 FAILED, LATE, LOST = "failed", "late", "lost"
@@ -70,6 +71,10 @@ async def beating(beats: int) -> str:
 
 async def _add(seconds: str) -> str:
     return str(await add(1, float(seconds)))
+
+
+async def _pay(seconds: str) -> str:
+    return str(await pay(1, float(seconds)))
 
 
 async def _frail(seconds: str) -> str:
@@ -158,6 +163,7 @@ async def _raise() -> str:
 
 STEPS: dict[str, Callable[..., Awaitable[str]]] = {
     "add": _add,
+    "pay": _pay,
     "frail": _frail,
     "flaky": _flaky,
     "doomed": _doomed,
@@ -194,4 +200,4 @@ async def script(nonce: str, steps: list[str], words: list[str] | None = None) -
 
 
 WORKFLOWS = [script]
-ACTIVITIES = [add, frail, flaky, doomed, brief, beating, *KIN_ACTIVITIES]
+ACTIVITIES = [add, frail, flaky, doomed, brief, beating, pay, *KIN_ACTIVITIES]

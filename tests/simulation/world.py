@@ -29,6 +29,7 @@ from continuum.journal.memory import MemoryJournal, MemoryStore
 from continuum.journal.memory.journal import Faults
 from continuum.journal.port import Ambiguous
 from tests.simulation.hosts import Hosted
+from tests.simulation.payments import Payments
 from tests.simulation.workflows import ACTIVITIES, WORKFLOWS
 
 T = TypeVar("T")
@@ -276,7 +277,12 @@ class Node:
                 make_journal=lambda: make_journal(self),
                 prepare=_nothing,
                 world=lambda: World(
-                    clock=self.clock, draw=self._draw, new_id=self._new_id, catalog=catalog(), is_threaded=False
+                    clock=self.clock,
+                    draw=self._draw,
+                    new_id=self._new_id,
+                    catalog=catalog(),
+                    is_threaded=False,
+                    transactions=lambda journal, _settings: Payments(journal),
                 ),
                 instances=self._instances,
             )
