@@ -17,6 +17,7 @@ import continuum
 from continuum import (
     IdempotencyConflict,
     NotAllowedHere,
+    Retry,
     RunCancelled,
     RunExists,
     RunHandle,
@@ -25,6 +26,7 @@ from continuum import (
     RunNotFound,
     SessionInvalid,
     SignalInvalid,
+    activity,
     workflow,
 )
 from continuum.composition.instance import Instance
@@ -323,6 +325,31 @@ async def test_a_late_message_finds_its_run_on_the_node_that_holds_it_by_then(pl
             await eventually(lambda: router.is_listening)
             await session.commit()
         assert await run.result(timeout=15) == 42
+
+
+@activity(transactional=True, retry=Retry(max_attempts=3, initial=0.01))
+async def hand_over(session: AsyncSession, n: int) -> str:
+    run = await continuum.start(double, n, session=session)
+    await order(session, run)
+    if continuum.activity_context().attempt < 2:
+        raise ValueError("not yet")
+    return run.run_id
+
+
+@workflow(name="sessions.hands_over")
+async def hands_over(n: int) -> str:
+    return await hand_over(n)
+
+
+async def test_a_transactional_activity_starts_a_run_once_with_its_own_rows(place: Place) -> None:
+    children = place.children()  # registered: an activity finds its instance by its name
+    async with children:
+        app = instance_of(children)
+        started = await (await app.start(hands_over, 4)).result(timeout=15)
+        assert await app.await_run(started, timeout=15) == 8
+        assert await orders(place) == 1
+        assert await place.count("runs") == 2
+    children.forget()
 
 
 # --- where it cannot be -----------------------------------------------------------------------------------------------
