@@ -129,7 +129,7 @@ async def test_a_start_runs_at_once_after_the_commit(place: Place, app: Instance
 async def test_nothing_remains_after_a_rollback_and_nobody_is_nudged(place: Place, app: Instance, host: Any) -> None:
     nudges: list[str] = []
     wakes, router = wiring_of(app).wakes, cast("Any", wiring_of(app).components["signal_router"])
-    await eventually(lambda: router.is_listening or place.kind == "sqlite")
+    await eventually(lambda: router.is_listening or wiring_of(app).journal.deafness)
     wakes.claim_runs, wakes.tell_others = lambda: nudges.append("here"), nudges.append
     async with host(place) as session:
         run = await app.start(double, 4, session=session)
@@ -316,6 +316,8 @@ async def test_a_cancel_is_honoured_at_once_after_the_commit(
 async def test_a_late_message_finds_its_run_on_the_node_that_holds_it_by_then(place: Place) -> None:
     async with place.node(**ASLEEP, node="one") as one, place.node(**ASLEEP, node="two") as two:
         router: Any = wiring_of(two).components["signal_router"]
+        if place.kind == "postgresql" and wiring_of(two).journal.deafness:
+            pytest.skip("behind a pooler nobody listens, and here nobody polls")
         run = await one.start(waits_twice, 1)
         await evict(one, run.run_id, waits_for="first")
         async with a_session(place) as session:
