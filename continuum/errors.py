@@ -71,7 +71,7 @@ class NotInWorkflow(ContinuumError):
 
 
 class NotAllowedHere(ContinuumError):
-    """Something that a workflow must not do was asked for inside of one."""
+    """Something was asked for where it must not be: an effect in a workflow's turn, the end of an activity's transaction."""
 
 
 class NondeterminismError(ContinuumError):
