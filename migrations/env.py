@@ -15,16 +15,17 @@ Alembic's context is global to the process: `continuum.migrate` runs all upgrade
 
 import asyncio
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from alembic import context
 from alembic.util import CommandError
 from sqlalchemy import Connection, inspect
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
 from continuum import tenants
 from continuum.errors import ConfigurationError
+from continuum.journal.sql.brief import brief_engine
 from continuum.journal.sql.stamping import HOSTED
 from continuum.journal.sql.tables import VERSION_TABLE, metadata
 from continuum.tenants import Tenant
@@ -110,6 +111,9 @@ def preparations() -> list[str]:
     statements = [
         f"SET LOCAL lock_timeout = '{TURN_TIMEOUT}'",
         f"SELECT pg_advisory_xact_lock({number})",
+        # What the session knows of the catalog may be older than the lock, that there is no such schema for example: so it is
+        # behind a pooler. To open a table makes it look anew.
+        "SELECT 1 FROM pg_catalog.pg_namespace LIMIT 1",
         f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'",
     ]
     if schema is not None:
@@ -131,17 +135,32 @@ def run_offline() -> None:
 
 
 def run_on(connection: Connection) -> None:
-    """Migrate on a connection in autocommit: the transaction is ours from its first statement to its last."""
-    postgres = connection.dialect.name == "postgresql"
+    """Migrate in one transaction: ours from its first statement to its last."""
     check(connection.dialect.name)
-    connection.exec_driver_sql("BEGIN" if postgres else "BEGIN IMMEDIATE")
-    try:
-        for statement in preparations() if postgres else []:
+    with transaction(connection):
+        for statement in preparations() if connection.dialect.name == "postgresql" else []:
             connection.exec_driver_sql(statement)
         refuse_hosted(connection)
         context.configure(connection=connection, **options(connection.dialect.name))
         with context.begin_transaction():
             context.run_migrations()
+
+
+@contextmanager
+def transaction(connection: Connection) -> Iterator[None]:
+    """Begin as the driver does, on PostgreSQL: a BEGIN that is prepared like a statement may miss its session in a pooler.
+
+    Each statement sees what was committed before it, whatever the host's engine prefers: the lock is waited for.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execution_options(isolation_level="READ COMMITTED")
+        with connection.begin():
+            yield
+        return
+    connection.execution_options(isolation_level="AUTOCOMMIT")  # the driver would not begin by taking the lock
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    try:
+        yield
     except BaseException:
         connection.exec_driver_sql("ROLLBACK")
         raise
@@ -162,7 +181,7 @@ def refuse_hosted(connection: Connection) -> None:
 
 async def run_online() -> None:
     """Migrate what the URL names."""
-    engine = create_async_engine(target(), poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    engine = brief_engine(target())
     async with engine.connect() as connection:
         await connection.run_sync(run_on)
     await engine.dispose()

@@ -24,9 +24,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from continuum import tenants
-from continuum.cli.migrating import engine_of, missing_file, print_sql, url_of, where_of
+from continuum.cli.migrating import missing_file, print_sql, url_of, where_of
 from continuum.errors import ConfigurationError, ContinuumError
-from continuum.journal.sql import head, migrate, revision_of
+from continuum.journal.sql import brief_engine, head, migrate, revision_of
 from continuum.tenants import Tenant
 
 UNFOLDED = 240  # columns of a table that nobody watches
@@ -102,7 +102,7 @@ async def _each(outcomes: Sequence[Outcome], step: Step, at_once: int, tick: Cal
 
 async def _asked(tenant: Tenant, outcome: Outcome) -> Outcome:
     url = url_of(tenant.url)
-    found = None if missing_file(url) else await revision_of(engine_of(url), schema=tenant.schema)
+    found = None if missing_file(url) else await revision_of(brief_engine(url), schema=tenant.schema)
     is_there = found is not None and found >= head()
     return replace(outcome, before=found, after=found, state="up to date" if is_there else "behind")
 
@@ -121,7 +121,7 @@ def upgrade(tenant: Tenant) -> str | None:
 
 
 async def _upgrade(tenant: Tenant) -> str | None:
-    engine = engine_of(url_of(tenant.url))
+    engine = brief_engine(url_of(tenant.url))
     await migrate(engine, schema=tenant.schema)
     return await revision_of(engine, schema=tenant.schema)
 

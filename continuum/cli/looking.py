@@ -13,16 +13,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
-
 from continuum.cli.migrating import missing_file, url_of
 from continuum.composition.children import Children
 from continuum.composition.instance import Instance
 from continuum.errors import ConfigurationError, SchemaNotReady
 from continuum.journal.port import Journal
 from continuum.journal.sealing import sealed
-from continuum.journal.sql import SqlJournal
+from continuum.journal.sql import SqlJournal, brief_engine
 
 
 def imported(targets: Sequence[str]) -> Instance | None:
@@ -87,7 +84,7 @@ async def looking(
     file = missing_file(target)
     if file is not None:
         raise SchemaNotReady(f"there is no file {file}")
-    engine = create_async_engine(target, poolclass=NullPool)
+    engine = brief_engine(target)
     try:
         bare = SqlJournal(engine, schema=schema)
         journal = sealed(bare, named(*_parted(codec)) if codec else None)

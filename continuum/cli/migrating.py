@@ -20,13 +20,11 @@ from alembic import command
 from rich.console import Console
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
 
 from continuum.composition.building import DATABASE_URL
 from continuum.composition.options import checked_name
 from continuum.errors import ConfigurationError, SchemaNotReady
-from continuum.journal.sql import head, migrate, rename, revision_of
+from continuum.journal.sql import brief_engine, head, migrate, rename, revision_of
 from continuum.journal.sql.migrating import config
 
 DRIVERS = {"postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg", "sqlite": "sqlite+aiosqlite"}
@@ -96,7 +94,7 @@ async def _check(url: URL, schema: str | None, *, shown: str) -> None:
     file = missing_file(url)
     if file is not None:  # to look into it would make it
         raise SchemaNotReady(f"there is no file {file}. Run\n    {shown}")
-    engine = engine_of(url)
+    engine = brief_engine(url)
     found, newest = await revision_of(engine, schema=schema), head()
     if found is None or found < newest:
         state = "has no Continuum tables" if found is None else f"is at revision {found}"
@@ -107,12 +105,12 @@ async def _check(url: URL, schema: str | None, *, shown: str) -> None:
 async def _rename(url: URL, schema: str | None, old: str, new: str) -> None:
     if missing_file(url):
         raise SchemaNotReady(f"there is no file {url.database}")
-    await rename(engine_of(url), old, checked_name(new), schema=schema)
+    await rename(brief_engine(url), old, checked_name(new), schema=schema)
     print(f"{where_of(url, schema)} belongs to the instance {new!r} now.")
 
 
 async def _upgrade(url: URL, schema: str | None) -> None:
-    engine, where, newest = engine_of(url), where_of(url, schema), head()
+    engine, where, newest = brief_engine(url), where_of(url, schema), head()
     console = Console(soft_wrap=True, highlight=False)
     with console.status(f"asking {where}"):
         before = None if missing_file(url) else await revision_of(engine, schema=schema)
@@ -141,11 +139,6 @@ class _Steps(logging.Handler):
         """Print the line of a step, and nothing else of what Alembic says."""
         if record.getMessage().startswith("Running upgrade"):
             print(f"  {record.getMessage().partition('-> ')[2]}", flush=True)
-
-
-def engine_of(url: URL) -> AsyncEngine:
-    """Return an engine that keeps no connection."""
-    return create_async_engine(url, poolclass=NullPool)
 
 
 def where_of(url: URL, schema: str | None) -> str:

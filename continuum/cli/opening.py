@@ -8,15 +8,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
-
 from continuum.cli.migrating import missing_file, url_of
 from continuum.composition.building import application, children
 from continuum.composition.instance import Instance
 from continuum.composition.instances import DEFAULT
 from continuum.errors import SchemaNotReady
-from continuum.journal.sql import instance_of
+from continuum.journal.sql import brief_engine, instance_of
 
 
 @asynccontextmanager
@@ -32,7 +29,7 @@ async def opened(url: str | None, schema: str | None) -> AsyncIterator[Instance]
     file = missing_file(target)
     if file is not None:
         raise SchemaNotReady(f"there is no file {file}")
-    engine = create_async_engine(target, poolclass=NullPool)
+    engine = brief_engine(target)
     try:
         name = await instance_of(engine, schema=schema)
         if name is None:

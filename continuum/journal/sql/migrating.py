@@ -85,7 +85,6 @@ def _in_thread(engine: AsyncEngine, upgrade: Callable[[Connection], None]) -> No
 async def _run(engine: AsyncEngine, upgrade: Callable[[Connection], None]) -> None:
     try:
         async with engine.connect() as connection:
-            await connection.execution_options(isolation_level="AUTOCOMMIT")
             await connection.run_sync(upgrade)
     except (OSError, DBAPIError) as error:
         raise JournalUnavailable(f"cannot migrate {engine.url!r}: {error}{_advice(error)}") from error
