@@ -27,6 +27,7 @@ from tests.support.hosting import Place, crash, instance_of, wiring_of
 from tests.support.postgres import execute
 
 QUICKLY = Retry(max_attempts=3, initial=0.01)
+PATIENTLY = Retry(max_attempts=20, initial=0.01)  # where a slow machine may take an attempt away
 
 
 class Base(DeclarativeBase):
@@ -423,7 +424,7 @@ async def test_a_timed_out_attempt_is_rolled_back_even_if_it_will_not_be_cancell
             with pytest.raises(asyncio.CancelledError):
                 await asyncio.sleep(30)
 
-    run = await app.start(booking(body=stubborn, timeout=0.3), "second")
+    run = await app.start(booking(body=stubborn, timeout=0.5, retry=PATIENTLY), "second")
     assert await run.result(timeout=15) == "booked second"
     assert await bank.entries() == ["second"]
 
@@ -613,7 +614,7 @@ async def test_heartbeats_do_not_collide_with_what_they_are_for(
         activity_context().heartbeat({"half": True})
         await hold()
 
-    async with place.node(lease_ttl=1.5, activity_supervisor={"transactional_concurrency": 2}) as app:
+    async with place.node(activity_supervisor={"transactional_concurrency": 2}) as app:
         run = await app.start(booking(body=beat, isolation_level="REPEATABLE READ"), "x")
         await hold.reached.wait()
         attempts = wiring_of(app).attempts
