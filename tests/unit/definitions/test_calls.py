@@ -271,9 +271,9 @@ async def test_a_handle_asks_its_instance_when_it_is_used(monkeypatch: pytest.Mo
         "signal",
         "billing",
         (RUN_ID, "go", 1),
-        {"delivery_id": "d"},
+        {"delivery_id": "d", "session": None},
     )
-    assert await handle.cancel() == ("cancel", "billing", (RUN_ID,), {"compensate": False})
+    assert await handle.cancel() == ("cancel", "billing", (RUN_ID,), {"compensate": False, "session": None})
     await handle.set_attributes({"a": 1})
     assert FakeVerbs.set_to == ("billing", (RUN_ID, {"a": 1}))
     assert await handle.status() == ("get_run", "billing", (RUN_ID,))
