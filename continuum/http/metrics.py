@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Collection, Sequence
-from importlib.util import find_spec
 from typing import Protocol
 
 from fastapi import APIRouter, params
@@ -44,9 +43,13 @@ def add_metrics_route(
     Raises:
         ConfigurationError: it is wanted and cannot be.
     """
-    if wanted is False or (wanted is None and find_spec("prometheus_client") is None):
+    exporter = None if wanted is False else _exporter()
+    if exporter is None:
+        if wanted:
+            raise ConfigurationError(
+                "metrics=True needs prometheus_client: pip install 'continuum-durable[prometheus]'"
+            )
         return
-    exporter = _exporter()
     exporter.listen()
     served = None if instances is None else frozenset(instances)
 
@@ -61,12 +64,12 @@ def add_metrics_route(
     )
 
 
-def _exporter() -> Exporter:
+def _exporter() -> Exporter | None:
     try:
         module = importlib.import_module("continuum.http.scraping")
     except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            "metrics=True needs prometheus_client: pip install 'continuum-durable[prometheus]'"
-        ) from error
+        if (error.name or "").partition(".")[0] != "prometheus_client":
+            raise
+        return None
     exporter: Exporter = module.exporter
     return exporter

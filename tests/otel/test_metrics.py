@@ -1,6 +1,7 @@
 """What is counted and measured: by OpenTelemetry and for Prometheus, under one set of names."""
 
 import asyncio
+import importlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -15,7 +16,6 @@ import continuum
 import continuum.http
 import continuum.otel
 from continuum import ConfigurationError, Retry, RunFailed, activity, telemetry, workflow
-from continuum.http import metrics as route
 from continuum.http.scraping import Exporter
 from continuum.otel import meters
 from continuum.runtime.census import FRESH_SECONDS
@@ -180,17 +180,20 @@ async def test_a_scraper_may_ask_for_open_metrics(http: httpx.AsyncClient) -> No
 
 
 async def test_the_page_can_be_left_out_and_must_be_installed_to_be_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.import_module
+
     def nothing(name: str) -> Any:
-        raise ModuleNotFoundError(name)
+        if name == "continuum.http.scraping":
+            raise ModuleNotFoundError("No module named 'prometheus_client'", name="prometheus_client")
+        return found(name)
 
     without, missing = FastAPI(), FastAPI()
     without.include_router(continuum.http.router(metrics=False))
-    monkeypatch.setattr(route, "find_spec", lambda _name: None)
+    monkeypatch.setattr(importlib, "import_module", nothing)
     missing.include_router(continuum.http.router())
     for host in (without, missing):
         async with caller(host, "http://host/continuum") as http:
             assert (await http.get("/metrics")).status_code == 404
-    monkeypatch.setattr("continuum.http.metrics.importlib.import_module", nothing)
     with pytest.raises(ConfigurationError, match=r"continuum-durable\[prometheus\]"):
         continuum.http.router(metrics=True)
 
