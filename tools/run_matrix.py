@@ -39,13 +39,15 @@ class Row:
     major: int | None
     loop: str = "asyncio"
     is_pooled: bool = False
+    driver: str = "asyncpg"
 
     @property
     def title(self) -> str:
         """Name it as the table does."""
         database = "SQLite, memory" if self.major is None else f"PostgreSQL {self.major}"
         pooler = ", PgBouncer" if self.is_pooled else ""
-        return f"{database}{pooler}, Python {self.python}, {self.loop}"
+        driver = "" if self.driver == "asyncpg" else f", {self.driver}"
+        return f"{database}{pooler}{driver}, Python {self.python}, {self.loop}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ def rows() -> Iterator[Row]:
     for major in MAJORS:
         yield Row(usual, major)
     yield Row(usual, newest, is_pooled=True)
+    yield Row(usual, newest, driver="psycopg")
     for python in PYTHONS:
         for loop in ("asyncio", "uvloop"):
             if (python, loop) != (usual, "asyncio"):
@@ -112,6 +115,7 @@ def _run(row: Row, folders: list[str]) -> Outcome:
             settings["CONTINUUM_TEST_DATABASE_URL"] = server.url
         if row.is_pooled:
             settings["CONTINUUM_TEST_PGBOUNCER"] = "1"
+        settings["CONTINUUM_TEST_DRIVER"] = row.driver
         code = subprocess.run(
             command,
             check=False,

@@ -15,6 +15,7 @@ EXTRAS = {
     "rich": "cli",
     "aiosqlite": "sqlite",
     "asyncpg": "postgres",
+    "psycopg": "psycopg",
     "uvicorn": "service",
 }  # package → extra that brings it
 

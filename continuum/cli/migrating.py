@@ -28,6 +28,7 @@ from continuum.journal.sql import brief_engine, head, migrate, rename, revision_
 from continuum.journal.sql.migrating import config
 
 DRIVERS = {"postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg", "sqlite": "sqlite+aiosqlite"}
+PSYCOPG = "postgresql+psycopg"  # which is async, too
 ALEMBIC = "alembic.runtime.migration"  # the logger on which Alembic names each step
 
 
@@ -70,13 +71,13 @@ def url_of(given: str | None) -> URL:
         raise ConfigurationError(
             "the database URL cannot be read: write postgresql+asyncpg://user@host/database or sqlite+aiosqlite:///file.db"
         ) from error
-    if url.drivername in DRIVERS.values():
+    if url.drivername in {*DRIVERS.values(), PSYCOPG}:
         _check_directory(url)
         return url
     async_name = DRIVERS.get(url.drivername.partition("+")[0])
     if async_name is None:
         raise ConfigurationError(
-            f"{url.drivername} cannot hold a journal: use postgresql+asyncpg:// or sqlite+aiosqlite://"
+            f"{url.drivername} cannot hold a journal: use postgresql+asyncpg://, {PSYCOPG}:// or sqlite+aiosqlite://"
         )
     better = url.set(drivername=async_name).render_as_string(hide_password=True)
     raise ConfigurationError(f"{url.drivername}:// is not an async driver; write {better}")

@@ -96,8 +96,8 @@ def _engine_of(url: str) -> AsyncEngine:
         return create_async_engine(url)
     except SQLAlchemyError as error:
         raise ConfigurationError(
-            f"no engine can be made from this database URL ({error}); URLs begin with postgresql+asyncpg:// or "
-            "sqlite+aiosqlite://"
+            f"no engine can be made from this database URL ({error}); URLs begin with postgresql+asyncpg://, "
+            "postgresql+psycopg:// or sqlite+aiosqlite://"
         ) from error
 
 

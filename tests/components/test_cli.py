@@ -152,7 +152,7 @@ def test_the_printed_sql_makes_the_tables_on_postgres(
         (["--url", "nonsense"], "cannot be read"),
         (["--url", "mysql+aiomysql://x/y"], "mysql+aiomysql cannot hold a journal"),
         (["--url", "postgresql://me:secret@h/d"], "write postgresql+asyncpg://me:***@h/d"),
-        (["--url", "postgresql+psycopg://h/d"], "write postgresql+asyncpg://h/d"),
+        (["--url", "postgresql+psycopg2://h/d"], "write postgresql+asyncpg://h/d"),
         (["--url", "sqlite:///app.db"], "write sqlite+aiosqlite:///app.db"),
         (["--url", "sqlite+aiosqlite:///"], "in memory"),
         (["--url", "sqlite+aiosqlite:////nowhere/at/all/app.db"], "there is no directory /nowhere/at/all"),

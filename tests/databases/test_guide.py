@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy.dialects.postgresql.psycopg import PGDialectAsync_psycopg
+from sqlalchemy.dialects.mysql.asyncmy import MySQLDialect_asyncmy
 from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool
@@ -46,7 +46,9 @@ def test_numbers_are_those_of_the_code() -> None:
 
 
 def test_another_driver_is_refused_by_name() -> None:
-    url = make_url("postgresql+psycopg://nobody@/nothing")
-    engine = AsyncEngine(Engine(NullPool(lambda: None), PGDialectAsync_psycopg(), url))  # type: ignore[arg-type, no-untyped-call]
-    with pytest.raises(ConfigurationError, match=r"postgresql\+psycopg \(a plain .* use postgresql\+asyncpg://"):
+    url = make_url("mysql+asyncmy://nobody@/nothing")
+    engine = AsyncEngine(Engine(NullPool(lambda: None), MySQLDialect_asyncmy(), url))  # type: ignore[arg-type]
+    with pytest.raises(
+        ConfigurationError, match=r"mysql\+asyncmy cannot .* use postgresql\+asyncpg://, postgresql\+psycopg"
+    ):
         opening.dialect_of(engine)

@@ -4,10 +4,11 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 import continuum
@@ -16,8 +17,8 @@ from continuum.journal.sql import SqlJournal, migrate
 from continuum.telemetry import TelemetryEvent
 from tests.support.eventually import eventually
 from tests.support.hosting import Place, crash, instance_of, wiring_of
-from tests.support.pgbouncer import POOL_SIZE, RECIPE, PgBouncer
-from tests.support.postgres import connect, execute
+from tests.support.pgbouncer import POOL_SIZE, RECIPE, RECIPE_OF_PSYCOPG, PgBouncer
+from tests.support.postgres import connect, driven, execute
 
 RUNS = 30
 OURS = "continuum_"
@@ -49,10 +50,13 @@ async def waiting(n: int) -> int:
     return n + await continuum.wait_signal("go", int)
 
 
-@pytest.fixture
-async def through(pooler: PgBouncer, postgres_database: str) -> AsyncIterator[AsyncEngine]:
+@pytest.fixture(params=["asyncpg", "psycopg"])
+async def through(
+    request: pytest.FixtureRequest, pooler: PgBouncer, postgres_database: str
+) -> AsyncIterator[AsyncEngine]:
     """An engine that leads through the pooler to an empty database, migrated on that way by three at once."""
-    engine = create_async_engine(pooler.url_of(postgres_database), **RECIPE)
+    url = make_url(pooler.url_of(postgres_database)).set(drivername=f"postgresql+{request.param}")
+    engine = create_async_engine(url, **(RECIPE if request.param == "asyncpg" else RECIPE_OF_PSYCOPG))
     await asyncio.gather(*(migrate(engine) for _ in range(3)))
     yield engine
     await engine.dispose()
@@ -62,6 +66,10 @@ async def through(pooler: PgBouncer, postgres_database: str) -> AsyncIterator[As
 async def place(through: AsyncEngine) -> Place:
     """That database, to host instances."""
     return Place("postgresql", through)
+
+
+def recipe_of(engine: AsyncEngine) -> dict[str, Any]:
+    return RECIPE_OF_PSYCOPG if engine.dialect.driver == "psycopg" else RECIPE
 
 
 Session = dict[str, str]
@@ -154,7 +162,7 @@ async def test_an_instance_that_cannot_listen_says_so_once_and_still_tells_those
 ) -> None:
     assert place.engine is not None
     said: list[TelemetryEvent] = []
-    direct = create_async_engine(postgres_database)
+    direct = create_async_engine(driven(postgres_database, place.engine.dialect.driver))
     telemetry.attach(said.append, events=["listener.absent", "listener.attached", "listener.lost"])
     slow = {"interval": 60}
     with caplog.at_level(logging.WARNING, "continuum"):
@@ -178,10 +186,16 @@ async def test_an_instance_that_cannot_listen_says_so_once_and_still_tells_those
     await direct.dispose()
 
 
+async def test_a_listen_engine_of_another_driver_is_refused(through: AsyncEngine, postgres_database: str) -> None:
+    other = {"asyncpg": "psycopg", "psycopg": "asyncpg"}[through.dialect.driver]
+    with pytest.raises(ConfigurationError, match="another driver than the engine"):
+        SqlJournal(through, listen_engine=create_async_engine(driven(postgres_database, other)))
+
+
 async def test_a_listen_engine_that_cannot_listen_is_refused(
     place: Place, pooler: PgBouncer, through: AsyncEngine
 ) -> None:
-    pooled = create_async_engine(through.url, **RECIPE)
+    pooled = create_async_engine(through.url, **recipe_of(through))
     journal = SqlJournal(through, listen_engine=pooled)
     with pytest.raises(ConfigurationError, match="listen_engine cannot listen: the connection leads through a pooler"):
         await journal.open("app")

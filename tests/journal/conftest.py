@@ -14,7 +14,7 @@ from tests.journal.builders import OTHER, OWNER, TTL, URL, an_owner
 from tests.journal.sql import migrate_url, open_postgres, open_sqlite
 from tests.support.pgbouncer import RECIPE
 from tests.support.pgbouncer import VARIABLE as PGBOUNCER
-from tests.support.postgres import fresh_database
+from tests.support.postgres import driven, fresh_database
 
 
 @pytest.fixture(scope="session")
@@ -45,9 +45,14 @@ def open_harness(request: pytest.FixtureRequest, tmp_path: Path) -> OpenHarness:
         case "postgres" if os.environ.get(PGBOUNCER):
             return open_pooled(request)
         case "postgres":
-            return partial(open_postgres, request.getfixturevalue("migrated_postgres"))
+            return partial(open_postgres, driven(request.getfixturevalue("migrated_postgres")))
         case _:
             return open_memory
+
+
+def open_by_psycopg(url: str) -> OpenHarness:
+    """Return how to open a migrated database, emptied, by psycopg."""
+    return partial(open_postgres, driven(url, "psycopg"))
 
 
 def open_pooled(request: pytest.FixtureRequest) -> OpenHarness:

@@ -15,7 +15,7 @@ from continuum.telemetry import TelemetryEvent, attach, detach
 from tests.support.hosting import Place, instance_of
 from tests.support.pgbouncer import RECIPE
 from tests.support.pgbouncer import VARIABLE as PGBOUNCER
-from tests.support.postgres import execute, fresh_database
+from tests.support.postgres import driven, execute, fresh_database
 from tests.support.telling import complaints
 
 
@@ -85,7 +85,7 @@ def database_of(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str
         if kind == "memory":
             return None
         if kind == "postgres":
-            postgres = str(request.getfixturevalue("postgres_scenarios"))
+            postgres = driven(str(request.getfixturevalue("postgres_scenarios")))
             return request.getfixturevalue("pooler").url_of(postgres) if os.environ.get(PGBOUNCER) else postgres
         shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "app.db")
         return f"sqlite+aiosqlite:///{tmp_path / 'app.db'}"

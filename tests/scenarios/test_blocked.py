@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import continuum
-from continuum import RunBlocked, RunFailed, activity, workflow
+from continuum import Run, RunBlocked, RunFailed, activity, workflow
 from continuum.composition.instance import Instance
 from continuum.definitions.catalog import scoped_catalog
 from continuum.runtime import ledger
@@ -50,12 +50,17 @@ def growing(version: str) -> Any:
 
 
 async def blocked(app: Instance, run_id: str) -> str:
-    """Wait until a run is blocked, and return the reason."""
+    """Wait until a run is blocked, and return the reason. (Word of new code may have it tried once more.)"""
     with pytest.raises(RunBlocked) as caught:
         await app.await_run(run_id, timeout=15)
-    run = await app.get_run(run_id)
-    assert (run.state, run.error) == ("blocked", None)
-    assert run.blocked_reason == caught.value.reason
+
+    async def row() -> Run | None:
+        run = await app.get_run(run_id)
+        return run if run.state == "blocked" else None
+
+    run = await eventually(row)
+    assert run is not None
+    assert (run.error, run.blocked_reason) == (None, caught.value.reason)
     return caught.value.reason
 
 

@@ -32,6 +32,7 @@ RECIPE: dict[str, Any] = {
     },
 }
 
+RECIPE_OF_PSYCOPG: dict[str, Any] = {"poolclass": NullPool, "connect_args": {"prepare_threshold": None}}
 VARIABLE = "CONTINUUM_TEST_PGBOUNCER"  # set: everything that the suites do on PostgreSQL goes through one (make matrix)
 POOL_SIZE = 4
 INSTALL_SECONDS = 120

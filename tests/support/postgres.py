@@ -54,6 +54,15 @@ async def execute(url: str, statement: str) -> None:
         await connection.close()
 
 
+DRIVER = "CONTINUUM_TEST_DRIVER"  # "psycopg": what the suites do on PostgreSQL is done by that driver (make matrix)
+
+
+def driven(url: str, driver: str | None = None) -> str:
+    """Return a URL for a driver: that one, else the one of this run of the suite."""
+    name = f"postgresql+{driver or os.environ.get(DRIVER, 'asyncpg')}"
+    return make_url(url).set(drivername=name).render_as_string(hide_password=False)
+
+
 async def connect(url: str) -> "asyncpg.Connection[asyncpg.Record]":
     """Open a bare asyncpg connection to what a SQLAlchemy URL names."""
     return await asyncpg.connect(make_url(url).set(drivername="postgresql").render_as_string(hide_password=False))

@@ -19,7 +19,9 @@ def brief_engine(url: str | URL) -> AsyncEngine:
     """Return an engine for a URL."""
     made = make_url(url)
     arguments: dict[str, Any] = {}
-    if made.get_backend_name() == "postgresql":
+    if made.drivername == "postgresql+psycopg":
+        arguments = {"prepare_threshold": None}
+    elif made.get_backend_name() == "postgresql":
         arguments = {
             "statement_cache_size": 0,
             "prepared_statement_cache_size": 0,

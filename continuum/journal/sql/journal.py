@@ -76,8 +76,10 @@ class SqlJournal(Owning, Recovering, Claiming, Tending, Reading, Keeping, Schedu
     ) -> None:
         dialect = dialect_of(engine, schema=schema)
         is_postgres = dialect.name == "postgresql"
-        if listen_engine is not None:
-            dialect_of(listen_engine, schema=schema)
+        if listen_engine is not None and dialect_of(listen_engine, schema=schema) is not dialect:
+            raise ConfigurationError(
+                f"listen_engine={listen_engine.url!r} has another driver than the engine, {engine.url!r}: make both with one"
+            )
         self._engine = engine
         self._listen_engine = listen_engine or engine
         self._book = Book(dialect, schema)

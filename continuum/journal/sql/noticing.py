@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack
 from typing import Any
 
 from continuum.errors import JournalUnavailable
@@ -71,7 +71,7 @@ class Ear:
         self.is_closed = True
         self._something.set()
 
-    def deafen(self, *_: object) -> None:
+    def deafen(self) -> None:
         """End the iteration, as the connection has."""
         self.is_deaf = True
         self._something.set()
@@ -107,7 +107,7 @@ class Notices:
         """Tell the other processes of this instance."""
         driver = await self._desk.reading.driver()
         # Behind a pooler it is not known in whose session we shall say it, and we hear ourselves too: a scan too many.
-        self._own_pid = 0 if self._desk.reading.is_pooled else driver.get_server_pid()
+        self._own_pid = 0 if self._desk.reading.is_pooled else self._desk.book.dialect.process(driver)
         await self._desk.ask(opening.NOTIFY, channel=self.channel, payloads=list(payloads(notices)))
 
     def close(self) -> None:
@@ -119,7 +119,7 @@ class Notices:
         """Yield nothing once the line listens, then notices as they come; the line is closed at the end."""
         ear = Ear()
 
-        def hear(_connection: object, pid: int, _channel: str, payload: str) -> None:
+        def hear(pid: int, payload: str) -> None:
             if pid != self._own_pid:  # we know what we said
                 ear.hear(json.loads(payload))
 
@@ -128,23 +128,20 @@ class Notices:
             await line.close()
             raise JournalUnavailable(f"cannot listen: {POOLED}")
         self._ears.add(ear)
+        dialect = self._desk.book.dialect
         try:
-            driver.add_termination_listener(ear.deafen)
-            await _answer(driver.add_listener(self.channel, hear))
-            yield ()
-            while not ear.is_closed:
-                if (notices := ear.heard()) is not None:
-                    yield notices
-                elif ear.is_deaf:
-                    raise JournalUnavailable("the listening connection broke")
-                elif not await ear.wait(self._probe_seconds):
-                    await _answer(driver.execute("SELECT 1", timeout=self._probe_seconds))
+            async with AsyncExitStack() as stack:
+                await _answer(stack.enter_async_context(dialect.listening(driver, self.channel, hear, ear.deafen)))
+                yield ()
+                while not ear.is_closed:
+                    if (notices := ear.heard()) is not None:
+                        yield notices
+                    elif ear.is_deaf:
+                        raise JournalUnavailable("the listening connection broke")
+                    elif not await ear.wait(self._probe_seconds):
+                        await _answer(dialect.probe(driver, self._probe_seconds))
         finally:
             self._ears.discard(ear)
-            driver.remove_termination_listener(ear.deafen)
-            # It is closed in any case, and may be broken.
-            with suppress(Exception):
-                await driver.remove_listener(self.channel, hear)
             await line.close()
 
 

@@ -10,6 +10,7 @@ from continuum.errors import ConfigurationError, SchemaNotReady, SchemaTaken
 from continuum.journal.sql.desk import Desk
 from continuum.journal.sql.dialects import Dialect
 from continuum.journal.sql.dialects.postgres import POSTGRES
+from continuum.journal.sql.dialects.psycopg import PSYCOPG
 from continuum.journal.sql.dialects.sqlite import SQLITE
 from continuum.journal.sql.statements import opening
 from continuum.journal.sql.tables import REVISION, VERSION_TABLE
@@ -18,7 +19,11 @@ POSTGRES_MIN = 130_000
 SQLITE_MIN = (3, 37, 0)  # STRICT tables; RETURNING, UPDATE … FROM and MATERIALIZED are older
 NAME_BYTES_MAX = 63  # PostgreSQL cuts longer names off without a word
 
-_DRIVERS: dict[tuple[str, str], Dialect] = {("postgresql", "asyncpg"): POSTGRES, ("sqlite", "aiosqlite"): SQLITE}
+_DRIVERS: dict[tuple[str, str], Dialect] = {
+    ("postgresql", "asyncpg"): POSTGRES,
+    ("postgresql", "psycopg"): PSYCOPG,
+    ("sqlite", "aiosqlite"): SQLITE,
+}
 
 
 def dialect_of(engine: object, *, schema: str | None = None) -> Dialect:
@@ -35,9 +40,9 @@ def dialect_of(engine: object, *, schema: str | None = None) -> Dialect:
     name, driver = engine.dialect.name, engine.dialect.driver
     dialect = _DRIVERS.get((name, driver))
     if dialect is None:
-        plain = " (a plain postgresql:// means psycopg)" if driver == "psycopg" else ""
         raise ConfigurationError(
-            f"an engine for {name}+{driver}{plain} cannot hold a journal: use postgresql+asyncpg:// or sqlite+aiosqlite://"
+            f"an engine for {name}+{driver} cannot hold a journal: use postgresql+asyncpg://, postgresql+psycopg:// or "
+            "sqlite+aiosqlite://"
         )
     if dialect is SQLITE:
         _check_sqlite(engine, schema)

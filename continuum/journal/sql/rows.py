@@ -51,7 +51,7 @@ class Reader:
             wake_at=self.maybe(row.wake_at),
             created_at=self._moment(row.created_at),
             ended_at=self.maybe(row.ended_at),
-            attributes=None if row.attributes is None else json.loads(row.attributes),
+            attributes=_attributes(row.attributes),
             idempotency_key=row.idempotency_key,
             fingerprint=row.fingerprint,
             crashes=row.crashes,
@@ -97,6 +97,12 @@ class Reader:
             at=self._moment(row.at),
             format=row.format if kind else max(row.format, MESSAGE_FORMAT + 1),
         )
+
+
+def _attributes(stored: Any) -> Attributes | None:
+    """Return stored attributes; on a host's connection its driver may have read the JSON already."""
+    attributes: Attributes | None = json.loads(stored) if isinstance(stored, str) else stored
+    return attributes
 
 
 def task_key(row: Row[Any]) -> TaskKey:

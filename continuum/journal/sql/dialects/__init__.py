@@ -8,7 +8,8 @@ raises into the port's errors.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -133,6 +134,20 @@ class Dialect(Manner, Protocol):
 
     def abort(self, driver: Any) -> None:
         """Let go of a connection at once, without a word to the server that may no longer be there."""
+        ...
+
+    def process(self, driver: Any) -> int:
+        """Return which of the server's processes is at the other end; 0 where there are none."""
+        ...
+
+    def listening(
+        self, driver: Any, channel: str, hear: Callable[[int, str], None], deafen: Callable[[], None]
+    ) -> AbstractAsyncContextManager[None]:
+        """Listen within the context: `hear` is called with who said what, `deafen` if the connection ends."""
+        ...
+
+    async def probe(self, driver: Any, seconds: float) -> None:
+        """Raise if a connection that listens has died without a word."""
         ...
 
     def collides(self, error: DBAPIError) -> bool:

@@ -26,12 +26,22 @@ Prepared = tuple[str, tuple[str, ...]]  # a statement with numbered parameters, 
 ISOLATION = "read committed"  # fences rely on the row being looked at again after a lock wait
 
 
+def local_settings(settings: Mapping[str, str]) -> str:
+    """Return what begins a transaction with settings of its own."""
+    local = [f"SET LOCAL {name} = '{value}'" for name, value in settings.items()]
+    return "; ".join([f"BEGIN ISOLATION LEVEL {ISOLATION.upper()}", *local])
+
+
+def lasting_settings(settings: Mapping[str, str], label: str) -> dict[str, str]:
+    """Return what a connection of ours is set to for as long as it lives."""
+    return {**settings, "default_transaction_isolation": ISOLATION, "application_name": label}
+
+
 class Pooled:
     """Leaves nothing in a session."""
 
     def __init__(self, settings: Mapping[str, str]) -> None:
-        local = [f"SET LOCAL {name} = '{value}'" for name, value in settings.items()]
-        self.prelude = "; ".join([f"BEGIN ISOLATION LEVEL {ISOLATION.upper()}", *local])
+        self.prelude = local_settings(settings)
 
     async def fetch(
         self,

@@ -25,7 +25,8 @@ has to make up, so another process answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any
 
@@ -37,9 +38,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from continuum.errors import ContinuumError, JournalUnavailable, SchemaNotReady
 from continuum.journal.port import Ambiguous, BadData, Contended
 from continuum.journal.sql.dialects import Columns, Manner, Rows, folded
-from continuum.journal.sql.dialects.pooled import ISOLATION, Pooled, Prepared, row_class
+from continuum.journal.sql.dialects.pooled import Pooled, Prepared, lasting_settings, row_class
 
-_SETTINGS = {
+SETTINGS = {
     "jit_above_cost": "-1",  # not `jit`: asyncpg sets that for a moment, and would make the local "off" everybody's
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
@@ -48,7 +49,7 @@ _SETTINGS = {
     "enable_mergejoin": "off",
     "max_parallel_workers_per_gather": "0",
 }
-_GREETING = """
+GREETING = """
 SELECT set_config(s.name, s.value, g.is_pooled), g.is_pooled
 FROM unnest($2::text[], $3::text[]) AS s(name, value), (SELECT pg_backend_pid() <> $1::integer AS is_pooled) AS g
 WHERE s.name <> 'application_name' OR current_setting('application_name') = ''
@@ -67,8 +68,11 @@ _REFUSED_CLASSES = frozenset({"25", "53"})  # a standby, or no room left: nothin
 _NUMBERS = ("smallint", "integer", "bigint", "boolean", "double precision")
 
 
+DRIVERS = ("asyncpg.", "psycopg")  # modules whose errors are about a connection
+
+
 class Postgres:
-    """The words of PostgreSQL."""
+    """The words of PostgreSQL, as asyncpg takes them."""
 
     name = "postgresql"
     now = "clock_timestamp()"  # not now(): a batch that waited for a lock must not stamp the time before it
@@ -166,10 +170,10 @@ class Postgres:
         lock_timeout_seconds: float,
     ) -> Manner:
         """Make a new connection ours; return how to speak on it."""
-        settings = _SETTINGS | {"lock_timeout": f"{int(lock_timeout_seconds * 1000)}ms"}
-        lasting = settings | {"default_transaction_isolation": ISOLATION, "application_name": label}
-        greeting = await driver.prepare(_GREETING, name="")
-        rows = await greeting.fetch(driver.get_server_pid(), list(lasting), list(lasting.values()))
+        settings = SETTINGS | {"lock_timeout": f"{int(lock_timeout_seconds * 1000)}ms"}
+        lasting = lasting_settings(settings, label)
+        greeting = await driver.prepare(GREETING, name="")
+        rows = await greeting.fetch(self.process(driver), list(lasting), list(lasting.values()))
         return Pooled(settings) if rows[0]["is_pooled"] else self
 
     def is_open(self, driver: Any) -> bool:
@@ -179,6 +183,40 @@ class Postgres:
     def abort(self, driver: Any) -> None:
         """Let go of a connection at once."""
         driver.terminate()
+
+    def process(self, driver: Any) -> int:
+        """Return the server's process."""
+        pid: int = driver.get_server_pid()
+        return pid
+
+    @asynccontextmanager
+    async def listening(
+        self, driver: Any, channel: str, hear: Callable[[int, str], None], deafen: Callable[[], None]
+    ) -> AsyncIterator[None]:
+        """Listen: asyncpg calls back."""
+
+        def heard(_connection: object, pid: int, _channel: str, payload: str) -> None:
+            hear(pid, payload)
+
+        def ended(_connection: object) -> None:
+            deafen()
+
+        driver.add_termination_listener(ended)
+        try:
+            await driver.add_listener(channel, heard)
+            yield
+        finally:
+            driver.remove_termination_listener(ended)
+            with suppress(Exception):  # it is closed in any case, and may be broken
+                await driver.remove_listener(channel, heard)
+
+    async def probe(self, driver: Any, seconds: float) -> None:
+        """Ask the server whether it is still there."""
+        await driver.execute("SELECT 1", timeout=seconds)
+
+    def is_bad(self, error: BaseException) -> bool:
+        """Whether the driver could not write a value."""
+        return isinstance(error, ValueError)
 
     def collides(self, error: DBAPIError) -> bool:
         """Tell whether a host's transaction failed because of another one alone."""
@@ -191,15 +229,15 @@ class Postgres:
             return lost("PostgreSQL did not answer in time")
         if isinstance(error, DBAPIError):
             error = error.driver_exception
-        elif not isinstance(error, OSError) and not type(error).__module__.startswith("asyncpg."):
+        elif not isinstance(error, OSError) and not type(error).__module__.startswith(DRIVERS):
             return None
         state = getattr(error, "sqlstate", None)
         if state in _CONTENDED:
             return Contended(f"PostgreSQL could not get a lock in time (SQLSTATE {state})")
         if state in _SCHEMA:
             return SchemaNotReady(f"a table or column is missing ({error}): run `continuum migrate`")
-        if (state is not None and state[:2] in _DATA_CLASSES) or isinstance(error, ValueError):
-            return BadData(f"PostgreSQL does not take a value: {error}")  # ValueError: asyncpg could not encode it
+        if state[:2] in _DATA_CLASSES if state is not None else self.is_bad(error):
+            return BadData(f"PostgreSQL does not take a value: {error}")
         if state is not None and state[:2] in _REFUSED_CLASSES:
             return JournalUnavailable(f"PostgreSQL takes no writes: {error}")
         return lost(f"the connection to PostgreSQL was lost (SQLSTATE {state}): {error}")

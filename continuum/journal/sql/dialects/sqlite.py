@@ -17,7 +17,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -155,6 +156,23 @@ class Sqlite:
                 await asyncio.sleep(SWITCH_SECONDS)
             else:
                 return mode
+
+    def process(self, driver: Any) -> int:  # noqa: ARG002  a file has no server
+        """Return 0."""
+        return 0
+
+    def listening(
+        self,
+        driver: Any,  # noqa: ARG002
+        channel: str,  # noqa: ARG002
+        hear: Callable[[int, str], None],  # noqa: ARG002
+        deafen: Callable[[], None],  # noqa: ARG002
+    ) -> AbstractAsyncContextManager[None]:
+        """Refuse: nobody asks, for `has_notices` is false here."""
+        raise ConfigurationError("SQLite has no notices")
+
+    async def probe(self, driver: Any, seconds: float) -> None:
+        """Do nothing: nobody listens."""
 
     def is_open(self, driver: Any) -> bool:  # noqa: ARG002  a file does not hang up
         """Whether the driver believes in its connection."""
