@@ -38,7 +38,7 @@ GROUPS = (
     Group("journal", 60),
     Group("components", 60),
     Group("scenarios", 180),
-    Group("kill", 120),
+    Group("kill", 120, workers=3),
     # Starts several node processes per test and measures them: nothing beside it. Plain `pytest` leaves it out.
     Group("cluster", 180, workers=0, options=("-m", "cluster")),
     Group("simulation", 120),

@@ -38,7 +38,7 @@ def dialect_of(engine: object, *, schema: str | None = None) -> Dialect:
             "sqlalchemy.ext.asyncio.create_async_engine('postgresql+asyncpg://…' or 'sqlite+aiosqlite:///…')"
         )
     name, driver = engine.dialect.name, engine.dialect.driver
-    dialect = _DRIVERS.get((name, driver))
+    dialect = words_of(engine)
     if dialect is None:
         raise ConfigurationError(
             f"an engine for {name}+{driver} cannot hold a journal: use postgresql+asyncpg://, postgresql+psycopg:// or "
@@ -49,6 +49,11 @@ def dialect_of(engine: object, *, schema: str | None = None) -> Dialect:
     elif schema is not None and not 0 < len(schema.encode()) <= NAME_BYTES_MAX:
         raise ConfigurationError(f"schema={schema!r} is not a name of 1 to {NAME_BYTES_MAX} bytes")
     return dialect
+
+
+def words_of(engine: AsyncEngine) -> Dialect | None:
+    """Return the dialect of an engine's driver, whether or not a journal could be in its database."""
+    return _DRIVERS.get((engine.dialect.name, engine.dialect.driver))
 
 
 def _check_sqlite(engine: AsyncEngine, schema: str | None) -> None:

@@ -25,7 +25,7 @@ from continuum.journal.port import Ambiguous, HostedJournal
 from continuum.journal.sql.dialects import Dialect
 from continuum.journal.sql.dialects.sqlite import SQLITE
 from continuum.journal.sql.lending import Loan, lend
-from continuum.journal.sql.opening import dialect_of
+from continuum.journal.sql.opening import dialect_of, words_of
 from continuum.model.writes import Finish, Verdict
 
 ANSWER_SECONDS = 30.0  # a COMMIT or ROLLBACK that is not answered for so long is as good as lost
@@ -108,7 +108,7 @@ class HostTransactions:
         capacity = capacity_of(pool)
         self._engine = engine
         self._journal = journal
-        self._dialect = dialect_of(engine)
+        self._dialect = words_of(engine) or dialect_of(engine)  # which says what would do
         self.trouble: str | None = None
         if capacity == 1:
             self.trouble = (
