@@ -263,7 +263,7 @@ class RunSupervisor(Component):
         self._idle[execution.facts.run_id] = execution
         if tracing.tracer is not None:
             tracing.tracer.at_rest(execution.facts)
-        if "run.suspended" in heard:
+        if "run.suspended" in heard or "signal.awaited" in heard:
             suspended(self._node.emit, execution)
         self._has_room()
         if self._node.is_draining or not self._is_woken_here(execution):

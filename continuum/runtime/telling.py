@@ -123,6 +123,9 @@ def suspended(emit: Emitter, run: Living) -> None:
     if machine.deadline is not None:
         facts["wake_at"] = machine.deadline.isoformat()
     emit("run.suspended", {"activities": len(machine.open_activities)}, **facts, signals=machine.waits_for)
+    if "signal.awaited" in heard:
+        for name in machine.waits_for:
+            emit("signal.awaited", **facts_of_run(run), signal=name)
 
 
 def resumed(emit: Emitter, run: Living, *, source: str, events: int) -> None:

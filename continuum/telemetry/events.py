@@ -239,6 +239,11 @@ EVENTS: Mapping[str, Described] = {
     "timer.fired": _event("the turn that it moved is durable", "lateness_seconds", f"{RUN} command_id"),
     "signal.delivered": _event("a sender was told that its signal is durable", "", "run_id signal"),
     "signal.duplicate": _event("a sender was told that its delivery id had been taken before", "", "run_id signal"),
+    "signal.awaited": _event(
+        "the run has come to rest and waits for a signal of this name; again each time that it comes to rest",
+        "",
+        f"{RUN} signal",
+    ),
     "signal.received": _event(
         "a signal stands in the run's history; `waited_seconds` if it went through the inbox",
         "waited_seconds?",
