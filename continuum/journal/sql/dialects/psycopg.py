@@ -124,7 +124,7 @@ class Psycopg(Speaking, Postgres):
         finally:
             driver.pgconn.finish()  # it would wait for the end of its wait
             waiting.cancel()
-            await asyncio.wait([waiting])
+            await asyncio.gather(waiting, return_exceptions=True)  # that it broke was told by `deafen`
 
     async def probe(self, driver: Any, seconds: float) -> None:
         """Leave it to the task that waits, which asks from time to time."""
