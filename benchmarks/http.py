@@ -56,7 +56,7 @@ def make() -> FastAPI:
                 yield
 
     host = FastAPI(lifespan=lifespan)
-    host.include_router(continuum.http.router(metrics=False))  # what counting costs is told by `benchmarks telemetry`
+    host.include_router(continuum.http.router())  # as hosts mount it: with prometheus_client installed, it counts
     empty = APIRouter(prefix="/empty", route_class=door(BODY_MAX))
     empty.add_api_route("/{instance}/runs", nothing, methods=["POST"], response_model=None)
     host.include_router(empty)

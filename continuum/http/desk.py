@@ -7,8 +7,8 @@ memory or a peer brings. It is released when a drain begins, and looks every few
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from collections.abc import Collection
+from types import TracebackType
 
 from starlette.requests import Request
 
@@ -22,6 +22,30 @@ from continuum.model.runs import Ending
 WAIT_MAX_SECONDS = 30.0  # proxies end requests that are silent for 60
 PATIENCE_SECONDS = 4.0  # less than what HTTP clients wait by default (5 s), so that they hear why
 PROBE_SECONDS = 5.0  # between two looks for a client that has gone
+
+
+class Patience:
+    """So many seconds for what asks the database, then a refusal; an object, because every request passes two of them."""
+
+    __slots__ = ("_timeout",)
+
+    def __init__(self, seconds: float) -> None:
+        self._timeout = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError as timeout:
+            raise Refusal(
+                DATABASE_AWAY,
+                f"the database has not answered within {PATIENCE_SECONDS:g} s; what was asked for may still come to "
+                "pass: ask again with the same Idempotency-Key",
+            ) from timeout
 
 
 class Desk:
@@ -61,22 +85,13 @@ class Desk:
         """
         return self.instance(name).wire
 
-    @asynccontextmanager
-    async def patience(self, *, beyond: float = 0.0) -> AsyncIterator[None]:
+    def patience(self, *, beyond: float = 0.0) -> Patience:
         """Give up on a database that is away: a write waits for its return as long as it takes, a client must not.
 
         Args:
             beyond: seconds that are waited for something else.
         """
-        try:
-            async with asyncio.timeout(PATIENCE_SECONDS + beyond):
-                yield
-        except TimeoutError as error:
-            raise Refusal(
-                DATABASE_AWAY,
-                f"the database has not answered within {PATIENCE_SECONDS:g} s; what was asked for may still come to "
-                "pass: ask again with the same Idempotency-Key",
-            ) from error
+        return Patience(PATIENCE_SECONDS + beyond)
 
     async def ending(self, request: Request, wire: Wire, run_id: str, seconds: float) -> Ending | None:
         """Wait for a run's end; None after the time, when a drain begins, and when the client has gone."""

@@ -16,11 +16,12 @@ import inspect
 import logging
 import threading
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from time import perf_counter
 from typing import Any
+
+from msgspec import Struct
 
 from continuum.errors import ConfigurationError
 from continuum.telemetry.events import EVENTS
@@ -30,8 +31,7 @@ logger = logging.getLogger(__name__)
 SLOW_SECONDS = 0.05  # ten turns of other runs could have been made meanwhile
 
 
-@dataclass(frozen=True, slots=True)
-class TelemetryEvent:
+class TelemetryEvent(Struct, frozen=True):
     """`name` is dotted (`run.completed`); `measurements` are numbers with their unit in the key, like `delay_seconds`;
     `metadata` always holds `instance` and `node`.
     """
@@ -105,19 +105,20 @@ def _share() -> None:
 class Emitter:
     """Emits with the metadata that all events of one instance share."""
 
-    __slots__ = ("_shared", "instance")
+    __slots__ = ("_node", "instance")
 
     def __init__(self, *, instance: str, node: str) -> None:
         self.instance = instance
-        self._shared = {"instance": instance, "node": node}
+        self._node = node
 
     def __call__(self, name: str, measurements: Mapping[str, float] | None = None, /, **metadata: Any) -> None:
         """Hand `name` to whoever listens; `measurements` are numbers, everything else is metadata."""
         handlers = heard.get(name)
-        if handlers:
-            self._hand_out(handlers, TelemetryEvent(name, measurements or {}, {**self._shared, **metadata}))
-
-    def _hand_out(self, handlers: tuple[Handler, ...], event: TelemetryEvent) -> None:
+        if not handlers:
+            return
+        metadata["instance"] = self.instance
+        metadata["node"] = self._node
+        event = TelemetryEvent(name, measurements or {}, metadata)
         for handler in handlers:
             began = perf_counter()
             try:

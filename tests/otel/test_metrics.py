@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import Depends, FastAPI, HTTPException
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -25,6 +26,8 @@ from continuum.telemetry.metrics import (
     INSTRUMENTS,
     OTHER,
     RULES,
+    RUN_DURATION,
+    RUNS_FINISHED,
     RUNS_STARTED,
     SERIES_MAX,
     Instrument,
@@ -269,6 +272,28 @@ def test_a_metric_has_a_bounded_number_of_series() -> None:
     assert recorded["i", OTHER] == 100
     assert recorded["i", "w0"] == 2
     assert RUNS_STARTED.labels == ("workflow",)
+
+
+@pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
+def test_the_page_shows_what_the_librarys_own_counters_would(accept: str) -> None:
+    labels, values = ("orders", "w", "completed"), [0.0, 0.01, 0.0100001, 0.3, 59.9, 60.0, 2_592_000.0, 1e9]
+    registry, exporter = CollectorRegistry(), Exporter()
+    names = ("continuum_instance", "workflow", "state")
+    runs = Counter("continuum_runs_finished_total", RUNS_FINISHED.meaning, names, registry=registry)
+    seconds = Histogram(
+        "continuum_run_duration_seconds", RUN_DURATION.meaning, names, registry=registry, buckets=RUN_DURATION.buckets
+    )
+    for value in values:
+        runs.labels(*labels).inc()
+        exporter.series(RUNS_FINISHED, labels)(1.0)
+        seconds.labels(*labels).observe(value)
+        exporter.series(RUN_DURATION, labels)(value)
+    encode, media_type = choose_encoder(accept)
+    page, our_type = exporter.page(accept, [], None)
+    theirs = {line for line in encode(registry).decode().splitlines() if "_created" not in line}
+    assert our_type == media_type
+    assert theirs <= set(page.decode().splitlines())
+    assert len([line for line in theirs if line.startswith("continuum_run_duration_seconds")]) == 18
 
 
 def fed_page() -> Scrape:
