@@ -1,8 +1,9 @@
 """One uvicorn process: runs per second by `POST …/runs` with `Prefer: wait=5`, and by the same route with nothing behind it.
 
-The callers, in this process, are bare protocols on sockets that are kept open, because an HTTP client library takes
-longer than the server. The routes are asked in turns, so that what else the machine does befalls both. With h11 instead
-of httptools both are slower, the empty one by more.
+The empty route stands in a process of its own, first among its routes like the other, so that neither is looked for
+behind the other. The callers, in this process, are bare protocols on sockets that are kept open, because an HTTP client
+library takes longer than the server. The routes are asked in turns, so that what else the machine does befalls both. With
+h11 instead of httptools both are slower, the empty one by more.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from importlib.util import find_spec
@@ -37,17 +38,18 @@ from tests.support.postgres import fresh_database
 
 DATABASE = "CONTINUUM_BENCHMARK_DATABASE"
 ROOT = Path(__file__).resolve().parents[1]
-RUNS, EMPTY = "/continuum/continuum/runs", "/empty/continuum/runs"
+PREFIX = "/continuum"
+PATH = f"{PREFIX}/continuum/runs"
 PARSER = "httptools" if find_spec("httptools") else "h11"  # as uvicorn chooses
-CONNECTIONS, REQUESTS, REPETITIONS = 64, 6_000, 5
+CONNECTIONS, REQUESTS, REPETITIONS = 64, 6_000, 9
 PATIENCE_SECONDS = 120.0  # of a repetition, and of the server's start and end
 NOTHING: dict[str, Any] = {"run_id": RUN_ID, "state": "completed", "result": 1}
 
-# --- the host, in a process of its own --------------------------------------------------------------------------------
+# --- the hosts, each in a process of its own ---------------------------------------------------------------------------
 
 
 def make() -> FastAPI:
-    """Return the application that is measured; uvicorn calls this."""
+    """Return the application that runs workflows; uvicorn calls this."""
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -56,8 +58,20 @@ def make() -> FastAPI:
                 yield
 
     host = FastAPI(lifespan=lifespan)
-    host.include_router(continuum.http.router())  # as hosts mount it: with prometheus_client installed, it counts
-    empty = APIRouter(prefix="/empty", route_class=door(BODY_MAX))
+    host.include_router(continuum.http.router(PREFIX))  # as hosts mount it: with prometheus_client installed, it counts
+    return host
+
+
+def make_empty() -> FastAPI:
+    """Return the application that does nothing."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        with calm_collector():
+            yield
+
+    host = FastAPI(lifespan=lifespan)
+    empty = APIRouter(prefix=PREFIX, route_class=door(BODY_MAX))
     empty.add_api_route("/{instance}/runs", nothing, methods=["POST"], response_model=None)
     host.include_router(empty)
     return host
@@ -71,14 +85,14 @@ async def nothing(
 
 
 @contextmanager
-def serving(database: str) -> Iterator[int]:
-    """Serve the host in a process; yield its port, which answers once the host has started."""
+def serving(make: Callable[[], FastAPI], database: str) -> Iterator[int]:
+    """Serve a host in a process; yield its port, which answers once the host has started."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(CONNECTIONS)
         port: int = listener.getsockname()[1]
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.cluster.serve", str(listener.fileno()), "benchmarks.http:make"],
+            [sys.executable, "-m", "tests.cluster.serve", str(listener.fileno()), f"{__name__}:{make.__name__}"],
             cwd=ROOT,
             env={**os.environ, DATABASE: database},
             pass_fds=[listener.fileno()],
@@ -97,13 +111,13 @@ def serving(database: str) -> Iterator[int]:
 
 
 class Load:
-    """So many requests to one path; `done` is set when all are answered, or at the first wrong answer."""
+    """So many requests; `done` is set when all are answered, or at the first answer that is wrong."""
 
-    def __init__(self, path: str, count: int) -> None:
-        self._head = f"POST {path} HTTP/1.1\r\nHost: host\r\nContent-Type: application/json\r\nPrefer: wait=5\r\n"
+    def __init__(self, count: int, expected: Callable[[int], int]) -> None:
+        self._head = f"POST {PATH} HTTP/1.1\r\nHost: host\r\nContent-Type: application/json\r\nPrefer: wait=5\r\n"
         self._numbers = iter(range(count))
         self._to_come = count
-        self._is_empty = path == EMPTY
+        self._expected = expected
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def request(self) -> tuple[int, bytes] | None:
@@ -111,8 +125,7 @@ class Load:
         if (number := next(self._numbers, None)) is None:
             return None
         body = json.dumps({"workflow": one_step.name, "input": {"n": number}})
-        expected = NOTHING["result"] if self._is_empty else number + 1
-        return expected, f"{self._head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+        return self._expected(number), f"{self._head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
 
     def answered(self, expected: int, head: bytes, body: bytes) -> None:
         """Check an answer."""
@@ -161,9 +174,9 @@ class Caller(asyncio.Protocol):
         self._load.failed(exc or ConnectionError("the server has closed a connection"))
 
 
-async def per_second(port: int, path: str, count: int) -> float:
+async def per_second(port: int, count: int, expected: Callable[[int], int]) -> float:
     """Ask so many times, as fast as the server answers, on connections that are open already."""
-    loop, load = asyncio.get_running_loop(), Load(path, count)
+    loop, load = asyncio.get_running_loop(), Load(count, expected)
     opened = [await loop.create_connection(partial(Caller, load), "127.0.0.1", port) for _ in range(CONNECTIONS)]
     begun = time.perf_counter()
     for _, caller in opened:
@@ -182,15 +195,18 @@ async def measure(url: str, *, quick: bool = False) -> list[Figure]:
     count = REQUESTS // (4 if quick else 1)
     runs, empty = list[float](), list[float]()
 
-    async def in_turns(port: int) -> float:
-        runs.append(await per_second(port, RUNS, count))
-        empty.append(await per_second(port, EMPTY, count))
+    async def in_turns(port: int, empty_port: int) -> float:
+        runs.append(await per_second(port, count, lambda number: number + 1))
+        empty.append(await per_second(empty_port, count, lambda _number: NOTHING["result"]))
         return runs[-1] / empty[-1] * 100
 
     async with fresh_database(url) as database:
-        with serving(make_url(database).render_as_string(hide_password=False)) as port:
-            await per_second(port, RUNS, count)  # until the host has started, and is warm
-            shares = await repeated(REPETITIONS, partial(in_turns, port))
+        address = make_url(database).render_as_string(hide_password=False)
+        with serving(make, address) as port, serving(make_empty, address) as empty_port:
+            await in_turns(port, empty_port)  # until the hosts have started, and are warm
+            runs.clear()
+            empty.clear()
+            shares = await repeated(REPETITIONS, partial(in_turns, port, empty_port))
     return [
         Figure(f"POST …/runs with its result, {CONNECTIONS} connections", "runs/s", tuple(runs), "target ≥ 1,000"),
         Figure(f"the same route with nothing behind it, by {PARSER}", "requests/s", tuple(empty)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -20,6 +21,7 @@ from continuum.codec import shape_of
 from continuum.definitions.workflow import Workflow
 from continuum.errors import (
     InputInvalid,
+    JournalUnavailable,
     Problem,
     ResultTimedOut,
     RunBlocked,
@@ -105,20 +107,45 @@ class Reader:
         return _result_of(ending, workflow)
 
     def ending(
-        self, run_id: str, *, timeout_seconds: float | None, wait_blocked: bool, until_drain: bool = False
+        self,
+        run_id: str,
+        *,
+        timeout_seconds: float | None,
+        wait_blocked: bool,
+        until_drain: bool = False,
+        look_seconds: float | None = None,
     ) -> Awaitable[Ending | None]:
-        """Wait for a run's end; None if it has not come in time, or (`until_drain`) before this node drains."""
+        """Wait for a run's end; None if it has not come in time, or (`until_drain`) before this node drains.
+
+        `look_seconds`: what the database has to say where a run stands that does not live here.
+
+        Raises:
+            JournalUnavailable: it has not, and it may be asked again.
+        """
         if run_id in self._registry:
             return self._awaiting.ending(
                 run_id, wait_blocked=wait_blocked, timeout_seconds=timeout_seconds, until_drain=until_drain
             )
-        return self._ending_elsewhere(run_id, timeout_seconds, wait_blocked=wait_blocked, until_drain=until_drain)
+        return self._ending_elsewhere(
+            run_id, timeout_seconds, wait_blocked=wait_blocked, until_drain=until_drain, look_seconds=look_seconds
+        )
 
     async def _ending_elsewhere(
-        self, run_id: str, timeout_seconds: float | None, *, wait_blocked: bool, until_drain: bool
+        self,
+        run_id: str,
+        timeout_seconds: float | None,
+        *,
+        wait_blocked: bool,
+        until_drain: bool,
+        look_seconds: float | None,
     ) -> Ending | None:
         """Look first: it may have ended before we came, or never have been."""
-        standing = await self._looks.at(run_id)
+        try:
+            async with asyncio.timeout(look_seconds):
+                standing = await self._looks.at(run_id)
+        except TimeoutError as error:
+            away = f"the database has not answered within {look_seconds:g} s where the run stands; ask again"
+            raise JournalUnavailable(away, run_id=run_id) from error
         if standing is None:
             raise RunNotFound(f"there is no run {run_id} in this instance", run_id=run_id)
         ending = standing.ending

@@ -6,7 +6,7 @@ Nothing here waits longer than until a drain begins: who is far away should ask 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
@@ -145,14 +145,23 @@ class Wire:
                 version, state = row.version, row.state
         return Begun(started.run_id, workflow.name, version, namespace, state, started.existing)
 
-    async def ending(self, run_id: str | UUID, *, timeout_seconds: float) -> Ending | None:
+    def ending(self, run_id: str | UUID, *, timeout_seconds: float, look_seconds: float) -> Awaitable[Ending | None]:
         """Wait for a run's end, or until it is blocked; None after the timeout, and when a drain begins.
 
+        Args:
+            run_id: the run.
+            timeout_seconds: how long to wait.
+            look_seconds: how long the database may take to say where a run stands that does not live here.
+
         Raises:
-            RunNotFound: there is no such run.
+            RunNotFound: there is no such run. JournalUnavailable: the database has not said so in time.
         """
-        return await self._reader.ending(
-            run_id_of(run_id), timeout_seconds=timeout_seconds, wait_blocked=False, until_drain=True
+        return self._reader.ending(
+            run_id_of(run_id),
+            timeout_seconds=timeout_seconds,
+            wait_blocked=False,
+            until_drain=True,
+            look_seconds=look_seconds,
         )
 
     async def row(self, run_id: str | UUID) -> RunRow:

@@ -95,15 +95,16 @@ class Desk:
 
     async def ending(self, request: Request, wire: Wire, run_id: str, seconds: float) -> Ending | None:
         """Wait for a run's end; None after the time, when a drain begins, and when the client has gone."""
-        async with self.patience(beyond=seconds):
-            first = min(seconds, PROBE_SECONDS)
-            end = await wire.ending(run_id, timeout_seconds=first)  # most waits are short, and cost no task
-            if end is not None or first == seconds or wire.is_draining:
-                return end
-            waiting = asyncio.ensure_future(wire.ending(run_id, timeout_seconds=seconds - first))
-            try:
-                while not waiting.done() and not await request.is_disconnected():
-                    await asyncio.wait({waiting}, timeout=PROBE_SECONDS)
-                return waiting.result() if waiting.done() else None
-            finally:
-                waiting.cancel()
+        first = min(seconds, PROBE_SECONDS)
+        # Most waits are short, and cost no task.
+        end = await wire.ending(run_id, timeout_seconds=first, look_seconds=PATIENCE_SECONDS)
+        if end is not None or first == seconds or wire.is_draining:
+            return end
+        more = wire.ending(run_id, timeout_seconds=seconds - first, look_seconds=PATIENCE_SECONDS)
+        waiting = asyncio.ensure_future(more)
+        try:
+            while not waiting.done() and not await request.is_disconnected():
+                await asyncio.wait({waiting}, timeout=PROBE_SECONDS)
+            return waiting.result() if waiting.done() else None
+        finally:
+            waiting.cancel()

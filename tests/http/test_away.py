@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from uuid import uuid4
 
+import asyncpg
 import httpx
 import pytest
 from fastapi import FastAPI
@@ -11,6 +13,7 @@ from sqlalchemy import make_url
 import continuum
 from continuum.client.wire import Position
 from continuum.embedded_postgres import Server
+from continuum.http import desk
 from tests.http.hosts import BASE, asked, caller, doubled, kind, start, started
 from tests.support.cutting import CuttingProxy
 from tests.support.eventually import eventually
@@ -102,6 +105,22 @@ async def test_a_cancel_that_nobody_can_record_is_503(client: httpx.AsyncClient,
     await database.comes()
     await eventually(lambda: ended(client, run_id), within=30)  # it was only late
     assert (await client.get(f"/runs/{run_id}")).json()["state"] == "cancelled"
+
+
+async def test_a_client_who_waits_for_a_run_elsewhere_hears_soon_of_a_database_that_is_silent(
+    client: httpx.AsyncClient, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "PATIENCE_SECONDS", 0.3)
+    elsewhere = await asyncpg.connect(server.url.replace("+asyncpg", ""))
+    try:
+        async with elsewhere.transaction():
+            await elsewhere.execute("LOCK TABLE continuum_runs")
+            async with asyncio.timeout(20):  # of the 25 that the client is willing to wait
+                answer = await client.get(f"/runs/{uuid4()}/await", params={"timeout": 25})
+    finally:
+        await elsewhere.close()
+    assert kind(answer) == (503, "database-unavailable")
+    assert "within 0.3 s" in answer.json()["detail"]
 
 
 async def ended(client: httpx.AsyncClient, run_id: str) -> bool:
