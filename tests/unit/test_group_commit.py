@@ -12,6 +12,7 @@ from continuum import telemetry
 from continuum.clock import Cancellable, VirtualClock
 from continuum.errors import JournalUnavailable
 from continuum.journal.group import GroupCommitter
+from continuum.journal.group.lane import TOGETHER_MAX
 from continuum.journal.memory import MemoryJournal, MemoryStore
 from continuum.journal.port import Ambiguous, BadData, Contended
 from continuum.model.events import EventType
@@ -191,8 +192,8 @@ def poisoned(commit: Commit) -> Commit:
 
 
 async def test_what_is_submitted_together_travels_together(journal: ScriptedJournal, committer: GroupCommitter) -> None:
-    turns = await some_turns(journal, 20)
-    assert await settle(committer, *turns) == [LANDED] * 20
+    turns = await some_turns(journal, TOGETHER_MAX)
+    assert await settle(committer, *turns) == [LANDED] * TOGETHER_MAX
     assert journal.batches == [(0, tuple(sorted(turns, key=lambda turn: turn.run_id)))]
 
 
@@ -234,6 +235,33 @@ async def test_what_waits_is_sent_before_the_last_answers_are_told_unless_it_is_
     gate.set()
     await asyncio.gather(*rest)
     assert told == [at_the_time] * 4
+
+
+async def test_of_many_who_come_at_once_one_half_goes_first(
+    journal: ScriptedJournal, committer: GroupCommitter
+) -> None:
+    await settle(committer, *(a_start() for _ in range(41)))
+    assert journal.sizes() == [21, 20]
+
+
+async def test_callers_who_write_again_and_again_come_to_travel_in_two_groups_of_a_size(
+    journal: ScriptedJournal, committer: GroupCommitter
+) -> None:
+    gate = asyncio.Event()
+    journal.script.append(held_until(gate))
+
+    async def calling() -> None:
+        for _ in range(6):
+            await settle(committer, a_start())
+
+    first = asyncio.create_task(calling())
+    await until(lambda: journal.batches)
+    others = [asyncio.create_task(calling()) for _ in range(39)]
+    await until(lambda: committer.in_flight == 40)
+    gate.set()
+    await asyncio.gather(first, *others)
+    assert journal.sizes()[:2] == [1, 20]
+    assert set(journal.sizes()[2:10]) <= {19, 20, 21}
 
 
 async def test_a_batch_has_a_bound(journal: ScriptedJournal, clock: HastyClock) -> None:

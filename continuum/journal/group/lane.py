@@ -37,6 +37,9 @@ PAUSE_MAX_SECONDS = 1.0
 # What waits is sent before the answers to the last batch are told, so that the database works while the runs do: if
 # it is at least one in so many of that batch. A few are better off with the company that the answers will bring.
 NEXT_FIRST_SHARE = 2
+# Callers who write, wait and write again are to travel in two groups of a size: one is with the database while the other
+# goes on. Where all of them come at once, one half goes first. So few are better off together.
+TOGETHER_MAX = 8
 
 
 class Lane:
@@ -64,6 +67,7 @@ class Lane:
         self._again: deque[Batch] = deque()  # batches that have met a failure
         self._excluded: set[str] = set()  # runs with a commit or start under way; never iterated
         self._waiting: deque[asyncio.Future[None]] = deque()  # callers of `put`, for room
+        self._last_size = 0  # of a batch that was taken from the queue
         self._offered = 0  # places in the queue that were promised to them
         self._something: asyncio.Future[None] | None = None  # the task's, while it has nothing to do
         self._task: asyncio.Task[None] | None = None
@@ -126,7 +130,9 @@ class Lane:
         """Take what may travel together, in the order of coming; a run's second commit waits for its first."""
         taken: list[Entry] = []
         kept: list[Entry] = []
-        while self._queue and len(taken) < self._batch_max:
+        half = (len(self._queue) + self._last_size + 1) // 2
+        most = min(max(half, TOGETHER_MAX), self._batch_max)
+        while self._queue and len(taken) < most:
             entry = self._queue.popleft()
             if entry.excludes is None:
                 is_apart = isinstance(entry.write, StartMany)  # all or none: a transaction of its own
@@ -139,6 +145,7 @@ class Lane:
                 self._excluded.add(entry.excludes)
                 taken.append(entry)
         self._queue.extendleft(reversed(kept))
+        self._last_size = len(taken)
         self._offer_room()
         if self._number:
             taken.sort(key=by_key)
