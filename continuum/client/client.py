@@ -140,12 +140,12 @@ class Client:
     ) -> list[tuple[Workflow[..., Any], Started]]:
         """Start many runs in one commit."""
         self._guard("start_many", "activities")
-        if isinstance(flow, Workflow):
-            if inputs is None:
-                raise InputInvalid("start_many(flow, inputs) takes one input per run")
+        if inputs is not None:
             calls = [call_of(flow, (argument,), self._catalog) for argument in inputs]
-        else:
+        elif isinstance(flow, Iterable):
             calls = [call_of(call, (), self._catalog) for call in flow]
+        else:
+            raise InputInvalid("start_many(flow, inputs) takes one input per run, start_many(calls) what .bound() made")
         options = StartOptions.checked(
             run_id=None,
             idempotency_key=None,

@@ -79,6 +79,19 @@ class Starting(Protocol):
         """Check a start; return the workflow that it means, and what starts it."""
         ...
 
+    async def start_many(
+        self,
+        flow: Any,
+        inputs: None,
+        *,
+        namespace: str,
+        attributes: Mapping[str, Any] | None,
+        start_at: datetime | None,
+        trace_context: TraceContext | None = None,
+    ) -> list[tuple[Workflow[..., Any], Started]]:
+        """Start many runs in one commit."""
+        ...
+
 
 class Registered(Protocol):
     """The runs that live here."""
@@ -144,6 +157,28 @@ class Wire:
             if row is not None:  # else it has come, ended and been pruned
                 version, state = row.version, row.state
         return Begun(started.run_id, workflow.name, version, namespace, state, started.existing)
+
+    async def start_many(
+        self,
+        flows: Sequence[Named],
+        *,
+        namespace: str = "default",
+        attributes: Mapping[str, Any] | None = None,
+        start_at: datetime | None = None,
+        trace_context: TraceContext | None = None,
+    ) -> list[Begun]:
+        """Start a run of each, by names, all or none.
+
+        Raises:
+            WorkflowNotFound: one of them is not registered in this process. Others as `continuum.start_many`.
+        """
+        started = await self._client.start_many(
+            flows, None, namespace=namespace, attributes=attributes, start_at=start_at, trace_context=trace_context
+        )
+        return [
+            Begun(one.run_id, workflow.name, workflow.version, namespace, RunState.PENDING, existing=False)
+            for workflow, one in started
+        ]
 
     def ending(self, run_id: str | UUID, *, timeout_seconds: float, look_seconds: float) -> Awaitable[Ending | None]:
         """Wait for a run's end, or until it is blocked; None after the timeout, and when a drain begins.

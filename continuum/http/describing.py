@@ -16,6 +16,7 @@ from continuum.http.problems import MEDIA_TYPE, problem_schema, refused_method
 from continuum.http.shapes import (
     InstanceLive,
     InstanceReady,
+    RunBatchStarted,
     RunCancelled,
     RunDetail,
     RunEnding,
@@ -45,6 +46,7 @@ STARTED: Answers = {
     200: {"model": RunEnding, "description": "It has ended, within `Prefer: wait=N`.", "headers": START_HEADERS},
     202: {"model": RunStarted, "description": "It is under way.", "headers": START_HEADERS | RETRY},
 }
+BATCH_STARTED: Answers = {202: {"model": RunBatchStarted, "description": "All of them are durable."}}
 LISTED: Answers = {200: {"model": RunPage, "description": "A page of runs.", "headers": LINK}}
 READ: Answers = {200: {"model": RunDetail, "description": "The run."}}
 AWAITED: Answers = {

@@ -8,6 +8,7 @@ from fastapi import APIRouter, params
 
 from continuum.http.describing import (
     AWAITED,
+    BATCH_STARTED,
     CANCELLED,
     EVENTS,
     LISTED,
@@ -75,11 +76,12 @@ def router(
 
     add = Adding(api, dependencies, include_in_schema=include_in_schema)
     add("POST", "/runs", starting.start_run, STARTED, WRITES)
+    add("POST", "/batches", starting.start_batch, BATCH_STARTED, WRITES)
     add("GET", "/runs", reading.list_runs, LISTED, READS)
     add("GET", "/runs/{run_id}", reading.get_run, READ, READS)
     add("GET", "/runs/{run_id}/await", reading.await_run, AWAITED, READS)
     add("GET", "/runs/{run_id}/events", following.list_events, EVENTS, READS)
-    add("POST", "/runs/{run_id}/signals/{name}", talking.signal_run, SIGNALLED, WRITES)
+    add("POST", "/runs/{run_id}/signals/{name:path}", talking.signal_run, SIGNALLED, WRITES)
     add("POST", "/runs/{run_id}/cancel", talking.cancel_run, CANCELLED, WRITES)
     add("GET", "/health/live", health.is_live, LIVE, PROBES)
     add("GET", "/health/ready", health.is_ready, READY, PROBES)

@@ -36,18 +36,38 @@ def _example(**fields: Any) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": [fields]})
 
 
-class RunStartOptions(BaseModel):
-    """What a caller may decide about a start."""
+class RunSetting(BaseModel):
+    """What several runs may have in common."""
 
     model_config = ConfigDict(extra="forbid")
 
-    run_id: UUID | None = Field(None, description="A UUID of your own; by default a new UUIDv7.")
     namespace: ShortName = Field("default", description="Groups runs.")
     attributes: dict[str, Any] | None = Field(None, description="A small JSON object to find the run by.")
     start_at: Moment | None = Field(None, description="A time before which the run does not begin.")
 
 
-class RunStart(RunStartOptions):
+class RunStartOptions(RunSetting):
+    """What a caller may decide about a start."""
+
+    run_id: UUID | None = Field(None, description="A UUID of your own; by default a new UUIDv7.")
+
+
+class RunCall(BaseModel):
+    """Which workflow to run, and with what."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"workflow": "orders.remind", "input": {"order_id": "o-17"}}]},
+    )
+
+    workflow: ShortName = Field(description="The name of a registered workflow.")
+    version: int | None = Field(
+        None, ge=1, strict=True, description="One of its versions; the newest registered by default."
+    )
+    input: dict[str, Any] = Field(default_factory=dict, description="The workflow's arguments by parameter name.")
+
+
+class RunStart(RunCall, RunStartOptions):
     """Which workflow to start, and with what."""
 
     model_config = ConfigDict(
@@ -63,11 +83,26 @@ class RunStart(RunStartOptions):
         },
     )
 
-    workflow: ShortName = Field(description="The name of a registered workflow.")
-    version: int | None = Field(
-        None, ge=1, strict=True, description="One of its versions; the newest registered by default."
+
+class RunBatch(RunSetting):
+    """Runs that are started together, all or none."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "runs": [
+                        {"workflow": "orders.remind", "input": {"order_id": "o-17"}},
+                        {"workflow": "orders.remind", "input": {"order_id": "o-18"}},
+                    ],
+                    "attributes": {"campaign": "spring"},
+                }
+            ]
+        },
     )
-    input: dict[str, Any] = Field(default_factory=dict, description="The workflow's arguments by parameter name.")
+
+    runs: list[RunCall] = Field(description="As many as the body may hold.")
 
 
 class RunCancel(BaseModel):
@@ -91,6 +126,25 @@ class RunStarted(BaseModel):
     namespace: str
     state: RunState
     blocked_reason: str | None = None
+
+
+class RunBatchStarted(BaseModel):
+    """The runs of a batch, in the order of the request."""
+
+    model_config = _example(
+        items=[
+            {
+                "run_id": RUN_ID,
+                "workflow": "orders.remind",
+                "version": 1,
+                "namespace": "default",
+                "state": "pending",
+                "blocked_reason": None,
+            }
+        ]
+    )
+
+    items: list[RunStarted]
 
 
 class RunFailure(BaseModel):

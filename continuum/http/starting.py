@@ -1,4 +1,4 @@
-"""`POST …/runs`: start a run by its workflow's name, and perhaps wait for its end."""
+"""`POST …/runs`: start a run by its workflow's name, and perhaps wait for its end. `POST …/batches`: start many at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from continuum.client.inputs import Json, Named
 from continuum.http.desk import Desk
 from continuum.http.headers import Key, idempotency_key, path_of, preferred_wait, trace_of
 from continuum.http.parameters import ABSENT, InstanceName
-from continuum.http.shapes import RUN_ID, RunStart, RunStartOptions
+from continuum.http.problems import INVALID, Refusal
+from continuum.http.shapes import RUN_ID, RunBatch, RunStart, RunStartOptions
 from continuum.http.writing import answer, begun, ending, standing
 from continuum.model.states import RunState
 
@@ -75,6 +76,34 @@ class Starting:
         """
         named = Named(start.workflow, start.version, Json(to_json(start.input), at="/input"))
         return await self.begin(request, instance, named, start, key, location=path_of(request))
+
+    async def start_batch(
+        self,
+        request: Request,
+        instance: InstanceName,
+        batch: RunBatch,
+    ) -> Response:
+        """Start many runs in one commit, all or none.
+
+        They are inserted for whichever node has room. A batch has no `Idempotency-Key`: what may have to be repeated is
+        started run by run.
+        """
+        if "idempotency-key" in request.headers:
+            only = "a batch has no key: start these runs one by one, each with a key of its own"
+            raise Refusal(INVALID, only, errors=[{"detail": only, "parameter": "Idempotency-Key", "in": "header"}])
+        calls = [
+            Named(run.workflow, run.version, Json(to_json(run.input), at=f"/runs/{place}/input"))
+            for place, run in enumerate(batch.runs)
+        ]
+        async with self._desk.patience():
+            runs = await self._desk.wire(instance).start_many(
+                calls,
+                namespace=batch.namespace,
+                attributes=batch.attributes,
+                start_at=batch.start_at,
+                trace_context=trace_of(request),
+            )
+        return answer({"items": [begun(run) for run in runs]}, 202)
 
     async def begin(
         self,

@@ -4,8 +4,8 @@
         run = await client.start(fulfil, order, idempotency_key=order.id)   # or start("orders.fulfil", {"order": ...})
         receipt = await run.result(timeout=60)
 
-Same names, same values, same errors as in process. What a request cannot carry is not there: `start_many` (all or
-none), `session=`, and the traceback of a failed run.
+Same names, same values, same errors as in process. What a request cannot carry is not there: `session=`, and the
+traceback of a failed run.
 """
 
 from continuum.errors import RequestFailed

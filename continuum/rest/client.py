@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, TypeVarTuple, Unpack, overload
@@ -14,19 +12,16 @@ from urllib.parse import quote
 from uuid import UUID
 
 from continuum.client.contracts import encoded
-from continuum.client.inputs import attributes_of, call_of, moment_of, run_id_of, short_name, wanted_of
+from continuum.client.inputs import run_id_of, short_name, wanted_of
 from continuum.client.reading import HistoryEvent, Page
 from continuum.clock import Clock, SystemClock
 from continuum.codec import shape_of
 from continuum.definitions.calls import Call
-from continuum.definitions.catalog import catalog
 from continuum.definitions.handles import HostSession, RunHandle
 from continuum.definitions.workflow import Workflow
 from continuum.errors import (
     InputInvalid,
     NotAllowedHere,
-    Problem,
-    RequestFailed,
     ResultTimedOut,
     RunBlocked,
     SessionInvalid,
@@ -37,9 +32,12 @@ from continuum.model.policy import Duration, seconds
 from continuum.model.runs import Run
 from continuum.model.states import RunState
 from continuum.rest.answers import body_of, event_of, result_of, run_of
-from continuum.runtime.tracing import TraceContext, ambient_headers, headers_of, trace_context_of
-from continuum.runtime.transport import HttpClient, Response, new_client
+from continuum.rest.requests import each_named, given, named, setting
+from continuum.rest.sending import Sender
+from continuum.runtime.tracing import TraceContext, trace_context_of
+from continuum.runtime.transport import HttpClient
 
+A = TypeVar("A")
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 Flow = Callable[[Unpack[Ts]], Coroutine[Any, Any, R]]
@@ -48,7 +46,6 @@ POLL_SECONDS = 25.0  # of one long poll: below the 30 s that servers allow, and 
 SLACK_SECONDS = 10.0  # for an answer, on top of what a request asks to wait
 PAUSE_SECONDS = 1.0  # before asking again, when a server answers early: it shuts down, or the run is blocked
 EVENTS_PAGE = 1_000
-KEY = re.compile(r"[!-~]([ -~]*[!-~])?")
 
 
 class Client:
@@ -73,13 +70,14 @@ class Client:
         timeout: Duration = SLACK_SECONDS,
         connections: int = 100,
     ) -> None:
-        self._base = base_url.rstrip("/")
-        self._instance = instance
-        self._headers = dict(headers or {})
-        self._timeout = seconds(timeout, name="timeout")
-        self._connections = connections
-        self._given = http
-        self._http = http
+        self._sender = Sender(
+            base_url,
+            instance=instance,
+            http=http,
+            headers=headers,
+            timeout_seconds=seconds(timeout, name="timeout"),
+            connections=connections,
+        )
         self._clock: Clock = SystemClock()
 
     async def __aenter__(self) -> Self:
@@ -92,9 +90,7 @@ class Client:
 
     async def close(self) -> None:
         """Close the connections, if they are our own."""
-        http, self._http = self._http, self._given
-        if http is not None and http is not self._given:
-            await http.aclose()
+        await self._sender.close()
 
     # --- the verbs ----------------------------------------------------------------------------------------------------
 
@@ -163,22 +159,106 @@ class Client:
         Raises:
             As `continuum.start`; RequestFailed: the server cannot be reached, or is not Continuum.
         """
-        workflow, name, arguments = _named(flow, args)
-        moment = moment_of(start_at, "start_at")
+        workflow, name, arguments = named(flow, args)
         body: dict[str, Any] = {
             "workflow": name,
             "input": arguments,
-            "namespace": namespace,
             "run_id": None if run_id is None else run_id_of(run_id),
-            "attributes": attributes_of(attributes),
-            "start_at": None if moment is None else moment.isoformat(),
+            **setting(namespace, attributes, start_at),
         }
         trace = None if trace_context is None else trace_context_of(trace_context)
-        response = await self._ask("POST", instance, "/runs", body=_given(body), key=idempotency_key, trace=trace)
-        found = body_of(response)["run_id"]
+        response = await self._sender.ask("POST", instance, "/runs", body=given(body), key=idempotency_key, trace=trace)
         existing = response.headers.get("Idempotency-Replayed") == "true"
+        return self._handle(body_of(response)["run_id"], workflow, instance, existing=existing)
+
+    @overload
+    async def start_many(
+        self,
+        flow: Callable[[A], Coroutine[Any, Any, R]],
+        inputs: Iterable[A],
+        /,
+        *,
+        instance: str | None = ...,
+        namespace: str = ...,
+        attributes: Mapping[str, Any] | None = ...,
+        start_at: datetime | None = ...,
+        trace_context: TraceContext | None = ...,
+    ) -> list[RunHandle[R]]: ...
+    @overload
+    async def start_many(
+        self,
+        calls: Iterable[Call[R]],
+        /,
+        *,
+        instance: str | None = ...,
+        namespace: str = ...,
+        attributes: Mapping[str, Any] | None = ...,
+        start_at: datetime | None = ...,
+        trace_context: TraceContext | None = ...,
+    ) -> list[RunHandle[R]]: ...
+    @overload
+    async def start_many(
+        self,
+        flow: str,
+        inputs: Iterable[Mapping[str, Any]],
+        /,
+        *,
+        instance: str | None = ...,
+        namespace: str = ...,
+        attributes: Mapping[str, Any] | None = ...,
+        start_at: datetime | None = ...,
+        trace_context: TraceContext | None = ...,
+    ) -> list[RunHandle[object]]: ...
+    async def start_many(
+        self,
+        flow: Any,
+        inputs: Iterable[Any] | None = None,
+        /,
+        *,
+        instance: str | None = None,
+        namespace: str = "default",
+        attributes: Mapping[str, Any] | None = None,
+        start_at: datetime | None = None,
+        trace_context: TraceContext | None = None,
+    ) -> list[RunHandle[Any]]:
+        """Start many runs in one commit, all or none; see `continuum.start_many`.
+
+        Args:
+            flow: a workflow, or its name, followed by an input for each run; or what `.bound()` made, for each run.
+            inputs: by parameter name each, where the workflow is given by its name.
+
+        Raises:
+            As `continuum.start_many`; RequestFailed: there is no answer. All may have been started then, or none.
+        """
+        wanted = each_named(flow, inputs)
+        body = {
+            "runs": [{"workflow": name, "input": arguments} for _, name, arguments in wanted],
+            **setting(namespace, attributes, start_at),
+        }
+        trace = None if trace_context is None else trace_context_of(trace_context)
+        items = body_of(await self._sender.ask("POST", instance, "/batches", body=given(body), trace=trace))["items"]
+        return [
+            self._handle(item["run_id"], workflow, instance)
+            for item, (workflow, _, _) in zip(items, wanted, strict=True)
+        ]
+
+    @overload
+    def handle(self, run_id: str | UUID, /, *, instance: str | None = ...) -> RunHandle[object]: ...
+    @overload
+    def handle(
+        self, run_id: str | UUID, workflow: Workflow[..., R], /, *, instance: str | None = ...
+    ) -> RunHandle[R]: ...
+    def handle(
+        self, run_id: str | UUID, workflow: Workflow[..., Any] | None = None, /, *, instance: str | None = None
+    ) -> RunHandle[Any]:
+        """Return the handle of a run, as `workflow.handle(run_id)` does in process; nothing is asked."""
+        return self._handle(run_id_of(run_id), workflow, instance)
+
+    def _handle(
+        self, run_id: str, workflow: Workflow[..., Any] | None, instance: str | None, *, existing: bool = False
+    ) -> RunHandle[Any]:
         verbs = _At(self, instance)
-        return RunHandle(found, workflow, lambda: verbs, existing=existing)
+        return RunHandle(run_id, workflow, lambda: verbs, existing=existing)
 
     async def signal(
         self,
@@ -191,13 +271,9 @@ class Client:
         delivery_id: str | None = None,
     ) -> Literal["delivered", "duplicate"]:
         """Send a run a signal; see `continuum.signal`."""
-        if "/" in short_name(name, "name"):  # servers decode paths before they are matched
-            raise InputInvalid(
-                f"{name!r} cannot stand in a URL's path", problems=[Problem("/name", "no slashes by REST")]
-            )
-        path = f"/runs/{run_id_of(run_id)}/signals/{quote(name, safe='')}"
+        path = f"/runs/{run_id_of(run_id)}/signals/{quote(short_name(name, 'name'), safe='')}"
         sent = encoded(None, name, payload, run_id=run_id_of(run_id))
-        answer = await self._ask("POST", instance, path, content=sent, key=delivery_id)
+        answer = await self._sender.ask("POST", instance, path, content=sent, key=delivery_id)
         try:
             said = body_of(answer)
         except SignalInvalid:
@@ -212,7 +288,7 @@ class Client:
     ) -> Literal["cancelled", "requested"]:
         """Cancel a run; see `continuum.cancel`."""
         path = f"/runs/{run_id_of(run_id)}/cancel"
-        said = body_of(await self._ask("POST", instance, path, body={"compensate": compensate}))
+        said = body_of(await self._sender.ask("POST", instance, path, body={"compensate": compensate}))
         status: Literal["cancelled", "requested"] = said["status"]
         return status
 
@@ -254,7 +330,7 @@ class Client:
         while True:
             began = self._clock.monotonic()
             wait = POLL_SECONDS if deadline is None else min(max(deadline - began, 0.0), POLL_SECONDS)
-            response = await self._ask(
+            response = await self._sender.ask(
                 "GET", instance, f"/runs/{run_id}/await", params={"timeout": f"{wait:.3f}"}, wait=wait
             )
             body = body_of(response)
@@ -274,7 +350,7 @@ class Client:
 
     async def get_run(self, run_id: str | UUID, /, *, instance: str | None = None) -> Run:
         """Read a run; see `continuum.get_run`."""
-        return run_of(body_of(await self._ask("GET", instance, f"/runs/{run_id_of(run_id)}")))
+        return run_of(body_of(await self._sender.ask("GET", instance, f"/runs/{run_id_of(run_id)}")))
 
     async def list_runs(
         self,
@@ -296,7 +372,7 @@ class Client:
             "cursor": cursor,
             **{f"attr.{key}": json.dumps(value) for key, value in (wanted_of(attributes) or {}).items()},
         }
-        page = body_of(await self._ask("GET", instance, "/runs", params=_given(params)))
+        page = body_of(await self._sender.ask("GET", instance, "/runs", params=given(params)))
         return Page(tuple(run_of(item) for item in page["items"]), page["next_cursor"])
 
     async def history(self, run_id: str | UUID, /, *, instance: str | None = None) -> list[HistoryEvent]:
@@ -304,46 +380,13 @@ class Client:
         events: list[Any] = []
         params: dict[str, Any] = {"limit": str(EVENTS_PAGE)}
         while True:
-            page = body_of(await self._ask("GET", instance, f"/runs/{run_id_of(run_id)}/events", params=params))
+            page = body_of(await self._sender.ask("GET", instance, f"/runs/{run_id_of(run_id)}/events", params=params))
             events += page["items"]
             if page["next_cursor"] is None:
                 break
             params["cursor"] = page["next_cursor"]
         latest = max((event["generation"] for event in events), default=1)
         return [event_of(event) for event in events if event["generation"] == latest]
-
-    # --- one request --------------------------------------------------------------------------------------------------
-
-    async def _ask(
-        self,
-        method: str,
-        instance: str | None,
-        path: str,
-        *,
-        body: Mapping[str, Any] | None = None,
-        content: bytes | None = None,
-        params: Mapping[str, Any] | None = None,
-        key: str | None = None,
-        wait: float = 0.0,
-        trace: str | None = None,
-    ) -> Response:
-        if self._http is None:
-            self._http = new_client(connections=self._connections, timeout=self._timeout, connect_timeout=self._timeout)
-        headers = {**self._headers, **(ambient_headers() if trace is None else headers_of(trace))}
-        if body is not None:
-            content = json.dumps(body).encode()
-        if content is not None:
-            headers["Content-Type"] = "application/json"
-        if key is not None:
-            headers["Idempotency-Key"] = _header(key)
-        url = f"{self._base}/{quote(instance or self._instance, safe='')}{path}"
-        try:
-            async with asyncio.timeout(self._timeout + wait):
-                return await self._http.request(
-                    method, url, content=content, params=params, headers=headers, timeout=self._timeout + wait
-                )
-        except Exception as error:  # whatever client was given, and so whatever it raises
-            raise RequestFailed(f"{method} {url} was not answered: {error!r}") from error
 
 
 class _At:
@@ -391,26 +434,3 @@ def _expect_no_session(session: HostSession | None) -> None:
         raise SessionInvalid(
             "session= has nothing to do with a request to a server: it works in the server's own process"
         )
-
-
-def _named(flow: Any, args: tuple[Any, ...]) -> tuple[Workflow[..., Any] | None, str, Any]:
-    """Return the workflow that is meant, if its code is here, its name, and the input by parameter name."""
-    if isinstance(flow, str):
-        arguments = args[0] if args else {}
-        if len(args) > 1 or not isinstance(arguments, Mapping):
-            raise InputInvalid("start(name, input) takes the input as a mapping, by parameter name")
-        return None, short_name(flow, "workflow"), json.loads(shape_of(dict[str, Any]).encode(dict(arguments)))
-    workflow, encoded = call_of(flow, args, catalog())
-    return workflow, workflow.name, json.loads(encoded)
-
-
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _header(key: str) -> str:
-    """Write an Idempotency-Key so that the server reads just this."""
-    if KEY.fullmatch(key):
-        return key if not key.startswith('"') else '"' + re.sub(r'(["\\])', r"\\\1", key) + '"'
-    problem = Problem("/idempotency_key", "must be printable ASCII, with no space at its ends")
-    raise InputInvalid(f"{key!r} cannot travel in a header: use printable ASCII", problems=[problem])

@@ -31,6 +31,7 @@ def test_clients_see_these_operations_and_no_peers(schema: dict[str, Any]) -> No
     base = "/continuum/{instance}"
     assert {name: one["operationId"] for name, one in operations(schema).items()} == {
         f"post {base}/runs": "continuum_start_run",
+        f"post {base}/batches": "continuum_start_batch",
         f"get {base}/runs": "continuum_list_runs",
         f"get {base}/runs/{{run_id}}": "continuum_get_run",
         f"get {base}/runs/{{run_id}}/await": "continuum_await_run",

@@ -237,3 +237,47 @@ async def test_a_start_belongs_to_the_trace_that_its_headers_name(http: httpx.As
 @workflow(name="http.traced")
 async def traced() -> str | None:
     return continuum.info().trace_context
+
+
+# --- POST …/batches ---------------------------------------------------------------------------------------------------
+
+
+def call(flow: Any, /, **given: Any) -> dict[str, Any]:
+    return {"workflow": flow.name, "input": given}
+
+
+async def test_a_batch_is_started_in_one_commit_and_answered_in_its_order(http: httpx.AsyncClient) -> None:
+    runs = [call(doubled, n=1), call(asked, count=0), call(doubled, n=2)]
+    answer = await http.post("/batches", json={"runs": runs, "namespace": "shop", "attributes": {"batch": 7}})
+    assert answer.status_code == 202
+    items = answer.json()["items"]
+    assert [item["workflow"] for item in items] == ["http.doubled", "http.asked", "http.doubled"]
+    assert {(item["version"], item["namespace"], item["state"]) for item in items} == {(1, "shop", "pending")}
+    ended = [await http.get(f"/runs/{item['run_id']}/await", params={"timeout": 20}) for item in items]
+    assert [end.json()["result"] for end in ended] == [4, [], 8]
+    found = (await http.get("/runs", params={"namespace": "shop", "attr.batch": "7"})).json()["items"]
+    assert {run["run_id"] for run in found} == {item["run_id"] for item in items}
+    assert len({run["started_at"] for run in found}) == 1
+
+
+async def test_a_batch_waits_for_its_time_and_may_be_empty(http: httpx.AsyncClient) -> None:
+    later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    answer = await http.post("/batches", json={"runs": [call(doubled, n=1)], "start_at": later})
+    run_id = answer.json()["items"][0]["run_id"]
+    assert (await http.get(f"/runs/{run_id}/await", params={"timeout": 0.2})).json()["state"] == "pending"
+    empty = await http.post("/batches", json={"runs": []})
+    assert (empty.status_code, empty.json()) == (202, {"items": []})
+
+
+async def test_a_batch_of_which_one_run_does_not_fit_starts_none(memory: httpx.AsyncClient) -> None:
+    fits = call(doubled, n=1)
+    misfit = await memory.post("/batches", json={"runs": [fits, call(doubled, n="two")]})
+    assert kind(misfit) == (422, "input-invalid")
+    assert pointers(misfit) == ["/runs/1/input/n"]
+    unknown = await memory.post("/batches", json={"runs": [fits, {"workflow": "http.unheard_of"}]})
+    assert kind(unknown) == (404, "workflow-not-found")
+    known_by_now = await memory.post("/batches", json={"runs": [fits | {"run_id": str(uuid7())}]})
+    assert pointers(known_by_now) == ["/runs/0/run_id"]
+    keyed = await memory.post("/batches", json={"runs": [fits]}, headers={"Idempotency-Key": "k"})
+    assert (kind(keyed), pointers(keyed)) == ((422, "input-invalid"), ["Idempotency-Key"])
+    assert (await memory.get("/runs")).json()["items"] == []

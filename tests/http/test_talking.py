@@ -1,5 +1,7 @@
 """Signals and cancels."""
 
+from urllib.parse import quote
+
 import httpx
 import pytest
 
@@ -37,6 +39,15 @@ async def test_any_json_is_a_payload(memory: httpx.AsyncClient, payload: object)
     run_id = await started(memory, asked)
     assert (await memory.post(f"/runs/{run_id}/signals/go", json=payload)).status_code == 202
     assert (await memory.get(f"/runs/{run_id}/await")).json()["result"] == [payload]
+
+
+@pytest.mark.parametrize("name", ["a/b", "/", "a b?c#d%", "go/", "..", "ünï"])
+async def test_any_name_of_a_signal_can_stand_in_the_path(memory: httpx.AsyncClient, name: str) -> None:
+    run_id = await started(memory, asked)
+    path = quote(name, safe="").replace(".", "%2E")
+    assert (await memory.post(f"/runs/{run_id}/signals/{path}", json=1)).status_code == 202
+    history = (await memory.get(f"/runs/{run_id}/events")).json()["items"]
+    assert [event["name"] for event in history if event["type"] == "signal_received"] == [name]
 
 
 async def test_no_body_is_null(memory: httpx.AsyncClient) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 import continuum
+import continuum.rest
 from continuum import (
     FIRE_TIME,
     Children,
@@ -163,3 +164,16 @@ async def schedules() -> None:
     await continuum.schedule(two, 1, every=60, overlap="replace")  # type: ignore[call-overload]  # E
     await continuum.schedule(keyword_only, 1, every=60)  # type: ignore[arg-type]  # E
     await continuum.pause_schedule(handle)  # type: ignore[arg-type]  # E
+
+
+async def over_rest(client: continuum.rest.Client, order: Order) -> None:
+    assert_type(await client.start(fulfil, order), RunHandle[Receipt])
+    assert_type(await client.start("fulfil", {"order": {}}), RunHandle[object])
+    assert_type(await client.start_many(fulfil, [order]), list[RunHandle[Receipt]])
+    assert_type(await client.start_many([two.bound(1, 2)]), list[RunHandle[int]])
+    assert_type(await client.start_many("fulfil", [{"order": {}}]), list[RunHandle[object]])
+    assert_type(client.handle("x", fulfil), RunHandle[Receipt])
+    assert_type(client.handle("x"), RunHandle[object])
+    assert_type(await client.await_run("x", fulfil), Receipt)
+    await client.start_many(fulfil, [1])  # type: ignore[arg-type]  # E
+    await client.handle("x", fulfil).result(timeout="soon")  # type: ignore[arg-type]  # E
