@@ -12,7 +12,7 @@ from continuum import telemetry
 from continuum.clock import Cancellable, VirtualClock
 from continuum.errors import JournalUnavailable
 from continuum.journal.group import GroupCommitter
-from continuum.journal.group.lane import TOGETHER_MAX
+from continuum.journal.group.committer import TOGETHER_MAX
 from continuum.journal.memory import MemoryJournal, MemoryStore
 from continuum.journal.port import Ambiguous, BadData, Contended
 from continuum.model.events import EventType
@@ -242,6 +242,13 @@ async def test_of_many_who_come_at_once_one_half_goes_first(
 ) -> None:
     await settle(committer, *(a_start() for _ in range(41)))
     assert journal.sizes() == [21, 20]
+
+
+async def test_a_journal_with_one_writer_takes_all_at_once(journal: ScriptedJournal, clock: HastyClock) -> None:
+    committer = committer_on(journal, clock, lanes=1)
+    await settle(committer, *(a_start() for _ in range(41)))
+    assert journal.sizes() == [41]
+    await committer.close()
 
 
 async def test_callers_who_write_again_and_again_come_to_travel_in_two_groups_of_a_size(

@@ -15,6 +15,10 @@ from continuum.telemetry import Emitter
 
 LANES = 2  # a journal with one writer (SQLite) has one
 BATCH_MAX = 250  # writes: the server works on these while the next are made; with 500, each waits for the other
+# Callers who write, wait and write again are to travel in two groups of a size: one is with the database while the other
+# goes on. Where all of them come at once, one half goes first. So few are better off together; and all of them where the
+# database is in this process, since it takes its time from them, and from its one writer a transaction for each batch.
+TOGETHER_MAX = 8
 QUEUE_MAX = 10_000  # writes waiting; past it `put` waits for room
 
 
@@ -26,7 +30,7 @@ class GroupCommitter:
         clock: paces the pauses.
         draw: jitters them.
         emit: tells of what became of batches (`commit.*`).
-        lanes: how many batches the journal takes at once; with one, everything travels in lane 0.
+        lanes: how many batches the journal takes at once; with one, everything travels in lane 0, as much as there is.
         batch_max: writes in one batch at most.
         queue_max: writes in the queue of a lane from which on `put` waits.
     """
@@ -43,7 +47,16 @@ class GroupCommitter:
         queue_max: int = QUEUE_MAX,
     ) -> None:
         self._lanes = [
-            Lane(number, journal=journal, clock=clock, draw=draw, emit=emit, batch_max=batch_max, queue_max=queue_max)
+            Lane(
+                number,
+                journal=journal,
+                clock=clock,
+                draw=draw,
+                emit=emit,
+                batch_max=batch_max,
+                together_max=batch_max if lanes == 1 else TOGETHER_MAX,
+                queue_max=queue_max,
+            )
             for number in range(lanes)
         ]
         self._is_closed = False

@@ -37,9 +37,6 @@ PAUSE_MAX_SECONDS = 1.0
 # What waits is sent before the answers to the last batch are told, so that the database works while the runs do: if
 # it is at least one in so many of that batch. A few are better off with the company that the answers will bring.
 NEXT_FIRST_SHARE = 2
-# Callers who write, wait and write again are to travel in two groups of a size: one is with the database while the other
-# goes on. Where all of them come at once, one half goes first. So few are better off together.
-TOGETHER_MAX = 8
 
 
 class Lane:
@@ -54,6 +51,7 @@ class Lane:
         draw: Random,
         emit: Emitter,
         batch_max: int,
+        together_max: int,
         queue_max: int,
     ) -> None:
         self._number = number
@@ -62,6 +60,7 @@ class Lane:
         self._draw = draw
         self._emit = emit
         self._batch_max = batch_max
+        self._together_max = together_max
         self._queue_max = queue_max
         self._queue: deque[Entry] = deque()
         self._again: deque[Batch] = deque()  # batches that have met a failure
@@ -131,7 +130,7 @@ class Lane:
         taken: list[Entry] = []
         kept: list[Entry] = []
         half = (len(self._queue) + self._last_size + 1) // 2
-        most = min(max(half, TOGETHER_MAX), self._batch_max)
+        most = min(max(half, self._together_max), self._batch_max)
         while self._queue and len(taken) < most:
             entry = self._queue.popleft()
             if entry.excludes is None:
