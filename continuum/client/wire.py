@@ -25,7 +25,7 @@ from continuum.runtime.node import Node
 from continuum.runtime.tracing import TraceContext
 
 FOLLOW_FIRST_SECONDS = 0.1
-LOOK_MAX = 1_000  # events that one look reads, give or take a generation
+LOOK_MAX = 1_000  # events that one look reads
 FOLLOW_SLOWEST_SECONDS = 1.0  # one row is read per look; an ending is heard of at once
 
 
@@ -211,7 +211,7 @@ class Wire:
         return row
 
     async def events(self, run_id: str | UUID, *, after: Position, limit: int) -> Sequence[PlacedEvent]:
-        """Read a run's history from a position on: at least `limit` events if there are so many, else all.
+        """Read a run's history from a position on: at most `limit` events.
 
         Raises:
             RunNotFound: there is no such run.
@@ -256,14 +256,7 @@ class Wire:
             return Look()
 
     async def _since(self, row: RunRow, after: Position, limit: int) -> list[PlacedEvent]:
-        found: list[PlacedEvent] = []
         if Position(row.generation, row.last_seq) <= after:
-            return found
-        for generation in range(max(after.generation, 1), row.generation + 1):
-            for event in await self._journal.history(row.run_id, generation=generation):
-                position = Position(generation, event.seq)
-                if position > after:
-                    found.append(PlacedEvent(position, decoded(event)))
-            if len(found) >= limit:  # whole generations at a time: a loop that never ends has many
-                break
-        return found
+            return []
+        found = await self._journal.events_after(row.run_id, generation=after.generation, seq=after.seq, limit=limit)
+        return [PlacedEvent(Position(generation, event.seq), decoded(event)) for generation, event in found]

@@ -336,6 +336,10 @@ class ReadJournal(Protocol):
         """Return the events of a generation (default: the present one), in order."""
         ...
 
+    async def events_after(self, run_id: str, *, generation: int, seq: int, limit: int) -> Sequence[tuple[int, Event]]:
+        """Return at most `limit` events behind a place in a history, in order through its generations, each with its own."""
+        ...
+
     async def endings(self, run_ids: Sequence[str]) -> Sequence[Ending]:
         """Return how those of the runs that have ended, or are blocked, stand; one query for any number."""
         ...

@@ -224,6 +224,11 @@ class SealedJournal:
         """Read and open."""
         return self.open_events(run_id, await self._journal.history(run_id, generation=generation))
 
+    async def events_after(self, run_id: str, *, generation: int, seq: int, limit: int) -> Sequence[tuple[int, Event]]:
+        """Read and open."""
+        found = await self._journal.events_after(run_id, generation=generation, seq=seq, limit=limit)
+        return [(one, self._open_event(run_id, event)) for one, event in found]
+
     async def endings(self, run_ids: Sequence[str]) -> Sequence[Ending]:
         """Read and open; an ending that cannot be opened is told as blocked, to those alone who wait for it."""
         return [self._open_ending(ending) for ending in await self._journal.endings(run_ids)]

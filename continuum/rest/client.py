@@ -375,18 +375,22 @@ class Client:
         page = body_of(await self._sender.ask("GET", instance, "/runs", params=given(params)))
         return Page(tuple(run_of(item) for item in page["items"]), page["next_cursor"])
 
-    async def history(self, run_id: str | UUID, /, *, instance: str | None = None) -> list[HistoryEvent]:
-        """Read a run's history, that of its present generation; see `continuum.history`."""
+    async def history(
+        self, run_id: str | UUID, /, *, generation: int | None = None, instance: str | None = None
+    ) -> list[HistoryEvent]:
+        """Read a run's history, by default that of its present generation; see `continuum.history`."""
+        path = f"/runs/{run_id_of(run_id)}"
+        if generation is None:
+            generation = run_of(body_of(await self._sender.ask("GET", instance, path))).generation
         events: list[Any] = []
-        params: dict[str, Any] = {"limit": str(EVENTS_PAGE)}
-        while True:
-            page = body_of(await self._sender.ask("GET", instance, f"/runs/{run_id_of(run_id)}/events", params=params))
-            events += page["items"]
-            if page["next_cursor"] is None:
-                break
-            params["cursor"] = page["next_cursor"]
-        latest = max((event["generation"] for event in events), default=1)
-        return [event_of(event) for event in events if event["generation"] == latest]
+        cursor: str | None = f"{generation}.0"
+        while cursor is not None:
+            params = {"limit": str(EVENTS_PAGE), "cursor": cursor}
+            page = body_of(await self._sender.ask("GET", instance, f"{path}/events", params=params))
+            own = [event for event in page["items"] if event["generation"] == generation]
+            events += own
+            cursor = page["next_cursor"] if len(own) == len(page["items"]) else None
+        return [event_of(event) for event in events]
 
 
 class _At:

@@ -484,6 +484,12 @@ SELECT e.seq, e.type, e.at, e.command_id, CAST(e.message_id AS text) AS message_
 JOIN continuum_events AS e ON e.run_id = r.id AND e.generation = COALESCE(CAST(:generation AS integer), r.generation)
 WHERE r.id = :run_id ORDER BY e.seq;
 
+-- events.after: Read what stands behind a place in a history, through its generations.
+SELECT e.generation, e.seq, e.type, e.at, e.command_id, CAST(e.message_id AS text) AS message_id, e.name, e.payload, e.key,
+       e.format FROM continuum_events AS e
+WHERE e.run_id = :run_id AND (e.generation, e.seq) > (:generation, :seq)
+ORDER BY e.generation, e.seq LIMIT :limit;
+
 -- events.of_runs: Read pieces of several histories.
 SELECT CAST(e.run_id AS text) AS run_id, e.seq, e.type, e.at, e.command_id, CAST(e.message_id AS text) AS message_id, e.name, e.payload, e.key,
        e.format

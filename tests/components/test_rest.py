@@ -59,6 +59,14 @@ async def waits() -> list[Any]:
     return [await continuum.wait_signal("order", Order), await continuum.wait_signal("a/b?c", object)]
 
 
+@workflow(name="rest.loops")
+async def loops(left: int) -> int:
+    await double(Order(id="o", cents=left))
+    if left:
+        continuum.continue_as_new(left - 1)
+    return left
+
+
 @workflow(name="rest.fails")
 async def fails() -> None:
     raise continuum.ActivityError("no", details={"x": 1})
@@ -163,6 +171,21 @@ async def test_a_history_is_the_one_that_the_instance_tells(
     run = await client.start(doubled, Order(id="o", cents=2))
     await run.result(timeout=15)
     assert await client.history(run.run_id) == await continuum.history(run.run_id)
+
+
+async def test_a_history_of_any_generation_is_read_in_pages(
+    client: continuum.rest.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("continuum.rest.client.EVENTS_PAGE", 2)
+    run = await client.start(loops, 2)
+    assert await run.result(timeout=15) == 0
+    for generation in (None, 1, 2, 3):
+        assert await client.history(run.run_id, generation=generation) == await continuum.history(
+            run.run_id, generation=generation
+        )
+    assert await client.history(run.run_id, generation=4) == []
+    with pytest.raises(RunNotFound):
+        await client.history(uuid4())
 
 
 async def test_a_failed_run_raises_what_became_of_it(client: continuum.rest.Client) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from msgspec.structs import replace
@@ -343,3 +344,44 @@ async def test_a_run_is_pruned_with_all_its_generations(harness: Harness, journa
     await harness.age(70.0)
     assert list(await journal.prune(limit=10)) == [lease.run_id]
     assert await harness.events(lease.run_id) == []
+
+
+# --- reading through them -----------------------------------------------------------------------------------------------
+
+
+async def test_a_history_is_read_on_from_any_place_through_its_generations(journal: Journal) -> None:
+    lease = await started_run(journal)
+    other = await started_run(journal)
+    places = [(1, 1)]
+    for generation in (1, 2, 3):
+        for command_id in range(1, 11):  # past 9, where text order would differ
+            await land(journal, a_commit(lease, timer_started(command_id)))
+            lease = lease.after(1)
+            places.append((generation, lease.base_seq))
+        if generation < 3:
+            places.append((generation, lease.base_seq + 1))
+            lease = await next_generation(journal, lease)
+            places += [(generation + 1, seq) for seq in range(1, lease.base_seq + 1)]
+
+    async def behind(generation: int, seq: int, limit: int = 100) -> list[tuple[int, int]]:
+        found = await journal.events_after(lease.run_id, generation=generation, seq=seq, limit=limit)
+        return [(one, event.seq) for one, event in found]
+
+    assert await behind(1, 0) == places
+    for place, limit in (
+        ((1, 0), 5),
+        ((1, 5), 10),
+        ((1, 99), 3),
+        ((2, 0), 1),
+        ((2, 11), 4),
+        ((3, 5), 100),
+        ((3, 99), 9),
+    ):
+        assert await behind(*place, limit) == [one for one in places if one > place][:limit]
+    (first, *_), whole = (
+        await journal.events_after(lease.run_id, generation=2, seq=0, limit=2),
+        await journal.history(lease.run_id, generation=2),
+    )
+    assert first == (2, whole[0])
+    assert list(await journal.events_after(str(uuid4()), generation=1, seq=0, limit=5)) == []
+    assert len(await journal.events_after(other.run_id, generation=1, seq=0, limit=5)) == 1

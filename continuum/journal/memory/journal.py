@@ -251,6 +251,10 @@ class MemoryJournal:
         """Return a generation's events."""
         return await self._step(reads.history, self._store, run_id, generation)
 
+    async def events_after(self, run_id: str, *, generation: int, seq: int, limit: int) -> Sequence[tuple[int, Event]]:
+        """Return what stands behind a place in a history."""
+        return await self._step(reads.events_after, self._store, run_id, generation=generation, seq=seq, limit=limit)
+
     async def endings(self, run_ids: Sequence[str]) -> Sequence[Ending]:
         """Return how runs ended, or that they are blocked."""
         return await self._step(reads.endings, self._store, run_ids)

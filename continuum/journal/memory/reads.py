@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -39,6 +40,22 @@ def history(store: MemoryStore, run_id: str, generation: int | None) -> Sequence
     if row is None:
         return []
     return [stored.event for stored in store.events.get((run_id, generation or row.generation), ())]
+
+
+def events_after(
+    store: MemoryStore, run_id: str, *, generation: int, seq: int, limit: int
+) -> Sequence[tuple[int, Event]]:
+    """Return at most so many events behind a place, each with its generation."""
+    row = store.runs.get(run_id)
+    if row is None:
+        return []
+    behind = (
+        (one, stored.event)
+        for one in range(generation, row.generation + 1)
+        for stored in store.events.get((run_id, one), ())
+        if (one, stored.event.seq) > (generation, seq)
+    )
+    return list(itertools.islice(behind, limit))
 
 
 def endings(store: MemoryStore, run_ids: Sequence[str]) -> Sequence[Ending]:

@@ -48,6 +48,11 @@ class Reading(Part):
         rows = await self._desk.ask(runs.HISTORY, run_id=run_id, generation=generation)
         return [self._desk.reader.event(row) for row in rows]
 
+    async def events_after(self, run_id: str, *, generation: int, seq: int, limit: int) -> Sequence[tuple[int, Event]]:
+        """Return at most `limit` events behind a place in a history, each with its generation."""
+        rows = await self._desk.ask(runs.EVENTS_AFTER, run_id=run_id, generation=generation, seq=seq, limit=limit)
+        return [(row.generation, self._desk.reader.event(row)) for row in rows]
+
     async def endings(self, run_ids: Sequence[str]) -> Sequence[Ending]:
         """Return how those of the runs that have ended, or are blocked, stand."""
         rows = {row.run_id: row for row in await self._desk.ask(runs.ENDINGS, ids=list(run_ids))}

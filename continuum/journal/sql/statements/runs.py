@@ -178,6 +178,16 @@ WHERE r.id = :run_id ORDER BY e.seq
 """,
 )
 
+EVENTS_AFTER = Statement(
+    "events.after",
+    "Read what stands behind a place in a history, through its generations.",
+    f"""
+SELECT e.generation, {EVENT} FROM {{events}} AS e
+WHERE e.run_id = :run_id AND (e.generation, e.seq) > (:generation, :seq)
+ORDER BY e.generation, e.seq LIMIT :limit
+""",
+)
+
 EVENTS = Statement(
     "events.of_runs",
     "Read pieces of several histories.",
