@@ -252,8 +252,14 @@ class Delivery:
             self._wakes.message_elsewhere(message.run_id)
 
     def surfaced(self, message: Message, verdict: Posted) -> None:
-        """Tell whoever can read a message that a late commit has brought to light; its run may be in other hands by now."""
-        self.stands(message)
+        """Tell whoever can read a message that a host's COMMIT is over; its run may be in other hands by now.
+
+        Only the inbox says whether that COMMIT took effect, so nobody is handed the message itself.
+        """
+        if message.run_id in self._registry:
+            self._wakes.read_inbox("local")
+        else:
+            self._wakes.message_elsewhere(message.run_id)
         owner = verdict.lease_owner
         if owner is not None and owner != self._node.owner:
             cancels = message.kind is MessageKind.CANCEL

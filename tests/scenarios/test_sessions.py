@@ -442,6 +442,27 @@ async def test_a_commit_that_fails_leaves_no_run_and_no_handle_that_waits(place:
 
 
 @postgres_only
+@pytest.mark.parametrize("verb", ["signal", "cancel"])
+async def test_a_message_whose_commit_fails_never_reaches_a_run_that_lives_here(
+    place: Place, app: Instance, verb: str
+) -> None:
+    """Of a constraint that is checked at COMMIT: everything was written, and nothing of it is there."""
+    run = await app.start(waits, 1)
+    async with a_session(place) as session:
+        await session.execute(text("ALTER TABLE orders ADD UNIQUE (run_id) DEFERRABLE INITIALLY DEFERRED"))
+        await session.commit()
+        told = await app.start(double, 1, session=session)
+        for _ in range(2):
+            await order(session, told)
+        await (run.signal("go", 99, session=session) if verb == "signal" else run.cancel(session=session))
+        with pytest.raises(DBAPIError):
+            await session.commit()
+        assert not told.pending_commit, "so whoever is told of the end of the transaction has been told"
+    assert await run.signal("go", 41) == "delivered"
+    assert await run.result(timeout=15) == 42
+
+
+@postgres_only
 async def test_a_host_that_loses_a_race_is_told_as_by_its_own_database(place: Place, app: Instance) -> None:
     assert place.engine is not None
     serious = place.engine.execution_options(isolation_level="REPEATABLE READ")
