@@ -6,6 +6,7 @@ What goes the durable way is fenced by the database alone: a result by its task'
 
 from __future__ import annotations
 
+import contextvars
 import logging
 from functools import partial
 from typing import Protocol
@@ -30,6 +31,7 @@ from continuum.model.writes import (
     Verdict,
     Write,
 )
+from continuum.runtime import tracing
 from continuum.runtime.execution import Execution
 from continuum.runtime.home import Letter, Settled
 from continuum.runtime.node import Node
@@ -232,7 +234,11 @@ class Delivery:
 
     async def post(self, message: Message) -> Verdict:
         """Put a message into its run's inbox and nudge whoever can read it, before the sender goes on."""
-        return await self._committer.put(Post(message), partial(self._nudge, message))
+        nudge = partial(self._nudge, message)
+        if tracing.tracer is None:
+            return await self._committer.put(Post(message), nudge)
+        sender = contextvars.copy_context()  # a call to the run's owner belongs to the sender's trace
+        return await self._committer.put(Post(message), lambda verdict: sender.run(nudge, verdict))
 
     def offer(self, message: Message, settled: Settled) -> bool:
         """Hand a message to the execution that lives here; `settled` hears of its commit. False: post it."""

@@ -394,6 +394,6 @@ class RunSupervisor(Component):
             execution.discard()
 
     def _chore(self, coroutine: Coroutine[object, None, None]) -> None:
-        task = self._node.loop.create_task(coroutine)
+        task = self._node.loop.create_task(coroutine, context=self._passes.surroundings.copy())
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)

@@ -17,12 +17,15 @@ import continuum.http
 import continuum.otel
 import continuum.rest
 from continuum import Retry, RunBlocked, RunFailed, activity, workflow
+from continuum.clock import VirtualClock
 from continuum.composition.instance import Instance
 from continuum.runtime import tracing
 from continuum.telemetry import emitting
+from tests.components.test_peers import Wire, node_on
 from tests.otel.looking import ATTEMPT, RUN, Seen, events, id_of, links, parent_of, said, took
 from tests.support.eventually import eventually
 from tests.support.hosting import Place
+from tests.support.stage import Stage, settled
 
 SECRET = "payload-marker-4711"
 tries: list[int] = []
@@ -251,6 +254,23 @@ async def test_two_instances_of_one_process_are_told_apart(seen: Seen) -> None:
             assert {dict(labels)["continuum.instance"] for labels in values[metric]} == {"one", "two"}
     one.forget()
     two.forget()
+
+
+async def test_each_sender_hears_in_its_own_span_that_the_owner_was_called(seen: Seen) -> None:
+    stage, wire = Stage(VirtualClock()), Wire()
+    owner, other = await node_on(stage, wire), await node_on(stage, wire, run_supervisor=False)
+    try:
+        for name in ("first", "second"):
+            run = await owner.instance.start(waits, SECRET)
+            with seen.tracer.start_as_current_span(name):
+                await other.instance.signal(run.run_id, "go", "on")
+                await settled()
+    finally:
+        await stage.clear()
+    for name, (_, _, headers) in zip(("first", "second"), wire.calls, strict=True):
+        (sender,) = seen.spans(name)
+        assert sorted(events(sender)) == ["run.forwarded", "signal.delivered"]
+        assert headers["traceparent"].split("-")[2] == f"{id_of(sender):016x}", "peers forward the context"
 
 
 async def test_setup_is_done_once_and_can_be_undone(seen: Seen) -> None:

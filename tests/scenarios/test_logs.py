@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Iterator
+from contextvars import ContextVar
 
 import pytest
 
 import continuum
-from continuum import activity, workflow
+from continuum import activity, telemetry, workflow
 from continuum.composition.instance import Instance
 from continuum.logs import ContextFilter
 from tests.support.eventually import eventually
@@ -107,3 +108,47 @@ async def test_two_instances_in_one_process_are_told_apart(place: Place, lines: 
             await run.result(timeout=15)
     for message in ("shipping", "taken", "packing", "printing", "gone", "done"):
         assert {said["instance"] for said in lines.said(message)} == {"here", "there"}, message
+
+
+caller: ContextVar[str] = ContextVar("caller", default="nobody")  # as a host keeps its request, or its user
+
+
+async def test_what_one_caller_has_set_is_not_there_when_other_runs_are_told_of(lines: Lines) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def note(event: telemetry.TelemetryEvent) -> None:
+        seen.append((event.name, caller.get()))
+
+    def noted(record: logging.LogRecord) -> bool:
+        seen.append((record.getMessage(), caller.get()))
+        return True
+
+    telemetry.attach(note, ["run.started", "run.completed", "commit.flushed"])
+    lines.addFilter(noted)
+    try:
+        async with Place("memory", None).node() as app:
+            for name in ("first", "second"):
+                caller.set(name)
+                (run,) = await app.start_many([ship.bound()])
+                await run.signal("go", name)
+                await run.result(timeout=15)
+    finally:
+        telemetry.detach(note)
+    told = {name for name, _ in seen}
+    assert {"run.started", "run.completed", "commit.flushed", "taken", "done", "packing"} <= told
+    assert {who for _, who in seen} == {"nobody"}
+
+
+async def test_a_line_of_a_run_names_no_activity_that_was_performed_before_it(lines: Lines) -> None:
+    place = Place("memory", None)
+    async with place.node(activity_supervisor=False) as starter:
+        first = await starter.start(ship)
+        async with place.node() as worker:  # the first thing that it writes is what an attempt has returned
+            await first.signal("go", "ok")
+            await first.result(timeout=15)
+            second = await worker.start(ship)
+            await second.signal("go", "ok")
+            await second.result(timeout=15)
+    for run in (first, second):
+        whole = {**of_run(starter, run.run_id), "version": 1}
+        assert [said for said in lines.said("taken") if said["run_id"] == run.run_id] == [whole]

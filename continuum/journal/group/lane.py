@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections import deque
 from collections.abc import Iterable
@@ -70,6 +71,8 @@ class Lane:
         self._offered = 0  # places in the queue that were promised to them
         self._something: asyncio.Future[None] | None = None  # the task's, while it has nothing to do
         self._task: asyncio.Task[None] | None = None
+        # It tells of everybody's writes, so in the context of whoever enters the instance, not of whoever writes first.
+        self._surroundings = contextvars.copy_context()
         self._is_closed = False
         self.in_flight = 0
         self.last_answer = clock.monotonic()
@@ -85,7 +88,9 @@ class Lane:
         self._queue.append(entry)
         self.in_flight += 1
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run(), name=f"continuum.commit.{self._number}")
+            self._task = asyncio.get_running_loop().create_task(
+                self._run(), name=f"continuum.commit.{self._number}", context=self._surroundings
+            )
         elif self._something is not None:
             self._wake()
 
