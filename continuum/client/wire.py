@@ -153,10 +153,19 @@ class Wire:
         started = await starting
         version, state = workflow.version, RunState.RUNNING
         if started.existing or started.run_id not in self._registry:
-            row = await self._journal.run(started.run_id)
+            row = await self._row_of(started)
             if row is not None:  # else it has come, ended and been pruned
                 version, state = row.version, row.state
         return Begun(started.run_id, workflow.name, version, namespace, state, started.existing)
+
+    async def _row_of(self, started: Started) -> RunRow | None:
+        """Read where a run stands; a new one has been started, whether that can be read just now or not."""
+        try:
+            return await self._journal.run(started.run_id)
+        except JournalUnavailable:
+            if started.existing:
+                raise
+            return None
 
     async def start_many(
         self,
@@ -209,6 +218,19 @@ class Wire:
         if row is None:
             raise RunNotFound(f"there is no run {run_id} in this instance", run_id=str(run_id))
         return row
+
+    async def outcome(self, run_id: str | UUID) -> Ending | RunRow:
+        """Read how a run ended, or where it stands if it has not.
+
+        Raises:
+            RunNotFound: there is no such run.
+        """
+        row = await self.row(run_id)
+        if not row.state.has_ended:
+            return row
+        for ending in await self._journal.endings([row.run_id]):
+            return ending
+        raise RunNotFound(f"run {run_id} was pruned just now", run_id=row.run_id)
 
     async def events(self, run_id: str | UUID, *, after: Position, limit: int) -> Sequence[PlacedEvent]:
         """Read a run's history from a position on: at most `limit` events.

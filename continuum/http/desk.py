@@ -17,7 +17,7 @@ from continuum.client.wire import Wire
 from continuum.composition.instance import Instance
 from continuum.errors import ConfigurationError, InstanceNotRegistered
 from continuum.http.problems import DATABASE_AWAY, Refusal
-from continuum.model.runs import Ending
+from continuum.model.runs import Ending, RunRow
 
 WAIT_MAX_SECONDS = 30.0  # proxies end requests that are silent for 60
 PATIENCE_SECONDS = 4.0  # less than what HTTP clients wait by default (5 s), so that they hear why
@@ -92,6 +92,17 @@ class Desk:
             beyond: seconds that are waited for something else.
         """
         return Patience(PATIENCE_SECONDS + beyond)
+
+    async def outcome(self, request: Request, wire: Wire, run_id: str, seconds: float) -> Ending | RunRow:
+        """Wait for a run's end; return how it ended, or why it is blocked, else where it stands after the wait.
+
+        It may have ended after the wait was over: then that is what is said, for whoever hears of an end asks no more.
+        """
+        end = await self.ending(request, wire, run_id, seconds)
+        if end is not None:
+            return end
+        async with self.patience():
+            return await wire.outcome(run_id)
 
     async def ending(self, request: Request, wire: Wire, run_id: str, seconds: float) -> Ending | None:
         """Wait for a run's end; None after the time, when a drain begins, and when the client has gone."""

@@ -18,6 +18,7 @@ from continuum.http.parameters import ABSENT, InstanceName, RunId
 from continuum.http.problems import INVALID, Refusal
 from continuum.http.shapes import ShortName
 from continuum.http.writing import answer, detail, ending, standing
+from continuum.model.runs import Ending
 from continuum.model.states import RunState
 
 Cursor = Annotated[str, Field(pattern=f"^({CURSOR_PATTERN})?$")]  # an empty one is none
@@ -52,13 +53,11 @@ class Reading:
         the time, when this node begins to shut down, and when the run is blocked until its code is mended.
         """
         wire = self._desk.wire(instance)
-        end = await self._desk.ending(request, wire, str(run_id), min(timeout, self._desk.wait_max))
-        if end is not None and end.state is not RunState.BLOCKED:
-            return answer(ending(end))
-        async with self._desk.patience():
-            row = await wire.row(run_id)
-        retry = RETRY_BLOCKED_SECONDS if row.state is RunState.BLOCKED else RETRY_SECONDS
-        return answer(standing(row), 202, retry)
+        at = await self._desk.outcome(request, wire, str(run_id), min(timeout, self._desk.wait_max))
+        if isinstance(at, Ending) and at.state.has_ended:
+            return answer(ending(at))
+        retry = RETRY_BLOCKED_SECONDS if at.state is RunState.BLOCKED else RETRY_SECONDS
+        return answer(standing(at), 202, retry)
 
     async def list_runs(
         self,

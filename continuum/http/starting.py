@@ -10,12 +10,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from continuum.client.inputs import Json, Named
+from continuum.client.wire import Wire
+from continuum.errors import JournalUnavailable
 from continuum.http.desk import Desk
 from continuum.http.headers import Key, idempotency_key, path_of, preferred_wait, trace_of
 from continuum.http.parameters import ABSENT, InstanceName
 from continuum.http.problems import INVALID, Refusal
 from continuum.http.shapes import RUN_ID, RunBatch, RunStart, RunStartOptions
 from continuum.http.writing import answer, begun, ending, standing
+from continuum.model.runs import Ending, RunRow
 from continuum.model.states import RunState
 
 RETRY_SECONDS = "1"  # until a client asks again for a run's end, when it did not wait for it here
@@ -134,10 +137,16 @@ class Starting:
         wait = preferred_wait(request.headers.getlist("prefer"), self._desk.wait_max)
         if wait is not None:
             headers["Preference-Applied"] = f"wait={wait:g}"
-            end = await self._desk.ending(request, wire, run.run_id, wait)
-            if end is not None and end.state is not RunState.BLOCKED:
-                return answer(ending(end), 200, headers)
         if wait is not None or run.state is RunState.BLOCKED:
-            async with self._desk.patience():
-                body |= standing(await wire.row(run.run_id))
+            at = await self._outcome(request, wire, run.run_id, wait or 0.0)
+            if isinstance(at, Ending) and at.state.has_ended and wait is not None:
+                return answer(ending(at), 200, headers)
+            body |= {} if at is None else standing(at)
         return answer(body, 202, headers | {"Retry-After": RETRY_SECONDS})
+
+    async def _outcome(self, request: Request, wire: Wire, run_id: str, seconds: float) -> Ending | RunRow | None:
+        """Wait for the end of a run that is started; None: nothing can be read of it now, and it must not be started again."""
+        try:
+            return await self._desk.outcome(request, wire, run_id, seconds)
+        except (JournalUnavailable, Refusal):
+            return None

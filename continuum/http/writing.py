@@ -32,10 +32,10 @@ def begun(run: Begun) -> dict[str, Any]:
     }
 
 
-def standing(row: RunRow) -> dict[str, Any]:
+def standing(at: RunRow | Ending) -> dict[str, Any]:
     """Describe where a run stands."""
-    reason = row.reason if row.state is RunState.BLOCKED else None
-    return {"run_id": row.run_id, "state": row.state, "blocked_reason": reason}
+    reason = at.reason if at.state is RunState.BLOCKED else None
+    return {"run_id": at.run_id, "state": at.state, "blocked_reason": reason}
 
 
 def ending(end: Ending) -> dict[str, Any]:

@@ -229,6 +229,21 @@ async def test_waiting_ends_with_its_timeout(client: continuum.rest.Client) -> N
     assert (await waiting)[1] is None
 
 
+async def test_a_202_is_no_result_whatever_state_it_shows(
+    client: continuum.rest.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server of before may have answered so, when a run ended between its wait and its look."""
+    run = await client.start(doubled, Order(id="o", cents=3))
+    ask, early = client._sender.ask, [httpx.Response(202, json={"run_id": run.run_id, "state": "completed"})]
+
+    async def answered(*args: Any, **kwargs: Any) -> Any:
+        return early.pop() if early else await ask(*args, **kwargs)
+
+    monkeypatch.setattr(client._sender, "ask", answered)
+    monkeypatch.setattr("continuum.rest.client.PAUSE_SECONDS", 0.01)
+    assert await run.result(timeout=15) == Order(id="o", cents=6)
+
+
 async def test_refusals_are_the_same_errors(client: continuum.rest.Client) -> None:
     nobody = uuid4()
     with pytest.raises(RunNotFound):

@@ -13,8 +13,10 @@ import continuum
 import continuum.http
 from continuum import workflow
 from continuum.definitions.catalog import scoped_catalog
+from continuum.errors import JournalUnavailable
 from continuum.ids import uuid7
 from tests.http.hosts import BASE, asked, caller, doubled, endless, failing, kind, pointers, reviewed, start, started
+from tests.support.hosting import wiring_of
 
 WAIT = {"Prefer": "wait=20"}
 
@@ -104,6 +106,27 @@ async def test_a_failed_run_is_a_successful_answer(memory: httpx.AsyncClient) ->
             "error": {"type": "builtins.ValueError", "message": "no", "details": None},
         },
     )
+
+
+async def test_a_run_that_is_started_is_202_though_the_database_goes_away_while_it_is_waited_for(
+    memory: httpx.AsyncClient,
+) -> None:
+    """A client that hears of a 503 may start it again."""
+    journal = wiring_of(continuum.instance("continuum")).journal
+    reads = journal.run
+
+    async def away(run_id: str) -> object:
+        raise JournalUnavailable("the database does not answer")
+
+    journal.run = away  # type: ignore[method-assign, assignment]
+    later = datetime.now(UTC) + timedelta(hours=1)
+    answers = [
+        await start(memory, asked, headers={"Prefer": "wait=0"}),
+        await start(memory, asked, start_at=later.isoformat()),
+    ]
+    journal.run = reads  # type: ignore[method-assign]
+    assert [answer.status_code for answer in answers] == [202, 202]
+    assert [(await memory.get(f"/runs/{answer.json()['run_id']}")).status_code for answer in answers] == [200, 200]
 
 
 async def test_what_has_not_ended_within_the_preference_is_answered_with_202(memory: httpx.AsyncClient) -> None:

@@ -52,6 +52,24 @@ async def test_what_has_not_ended_in_time_is_answered_with_202(http: httpx.Async
     assert answer.json()["state"] in {"running", "suspended"}
 
 
+async def test_a_run_that_ends_as_the_wait_runs_out_is_answered_with_its_result(
+    http: httpx.AsyncClient, app: Instance
+) -> None:
+    run_id = await started(http, asked)
+    journal = wiring_of(app).journal
+    reads = journal.run
+
+    async def ends_first(run: str) -> object:
+        journal.run = reads  # type: ignore[method-assign]
+        await app.signal(run, "go", 7)
+        assert await app.await_run(run) == [7]
+        return await reads(run)
+
+    journal.run = ends_first  # type: ignore[method-assign, assignment]
+    answer = await http.get(f"/runs/{run_id}/await", params={"timeout": 0})
+    assert (answer.status_code, answer.json()) == (200, {"run_id": run_id, "state": "completed", "result": [7]})
+
+
 async def test_a_failed_and_a_cancelled_run_are_successful_answers(memory: httpx.AsyncClient) -> None:
     failed, cancelled = await started(memory, failing, message="no"), await started(memory, asked)
     await memory.post(f"/runs/{cancelled}/cancel")
