@@ -76,6 +76,7 @@ class Awaiting(Loop):
         self._owners: dict[str, str] = {}  # run waited for → who was asked to tell us
         self._asked_at = 0.0
         self._told: dict[str, None] = {}
+        self._is_over = False
         pubsub.subscribe(self._hear)
 
     @property
@@ -96,7 +97,12 @@ class Awaiting(Loop):
 
         `owner` holds the run, as far as the caller knows, and will be asked to tell us. `until_drain`: None as well
         when the node begins to drain.
+
+        Raises:
+            InstanceNotStarted: the instance was stopped, perhaps while the caller looked where the run stands.
         """
+        if self._is_over:
+            raise self._stopped()
         wait = Wait(self._node.loop.create_future(), wait_blocked=wait_blocked, until_drain=until_drain)
         waiting = self._waiting.setdefault(run_id, [])
         waiting.append(wait)
@@ -124,16 +130,18 @@ class Awaiting(Loop):
                 wait.give_up()
 
     async def stop(self) -> None:
-        """Stop asking; whoever still waits is told that nobody will."""
+        """Stop asking, for good; whoever still waits, or comes late, is told that nobody will."""
+        self._is_over = True
         await super().stop()
         for wait in self._waits():
             if not wait.arrived.done():
-                wait.arrived.set_exception(
-                    InstanceNotStarted(
-                        f"instance {self._node.instance!r} was stopped while this waited; the run goes on: ask another "
-                        "node, or ask again when it is back"
-                    )
-                )
+                wait.arrived.set_exception(self._stopped())
+
+    def _stopped(self) -> InstanceNotStarted:
+        return InstanceNotStarted(
+            f"instance {self._node.instance!r} was stopped while this waited; the run goes on: ask another node, or ask "
+            "again when it is back"
+        )
 
     def told(self, run_ids: Collection[str]) -> None:
         """Look at these runs soon: a peer says that they have ended."""

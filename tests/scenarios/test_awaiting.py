@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +20,7 @@ from continuum import (
     workflow,
 )
 from continuum.composition.instance import Instance
+from continuum.model.runs import Standing
 from tests.support.eventually import eventually
 from tests.support.hosting import Place, instance_of, wiring_of
 
@@ -169,6 +171,28 @@ async def test_nobody_is_left_waiting_when_the_instance_stops(place: Place) -> N
     await children.stop()
     with pytest.raises(InstanceNotStarted, match="stopped"):
         await asyncio.wait_for(waiting, 5)
+
+
+async def test_nobody_begins_to_wait_on_an_instance_that_stopped_while_he_looked(place: Place) -> None:
+    async with place.node() as app, place.node(client_only=True) as client:
+        run = await app.start(waits)
+        journal = wiring_of(client).journal
+        looks, is_looking, has_stopped = journal.standings, asyncio.Event(), asyncio.Event()
+
+        async def slowly(run_ids: Sequence[str]) -> Sequence[Standing]:
+            found = await looks(run_ids)
+            is_looking.set()
+            await has_stopped.wait()
+            return found
+
+        journal.standings = slowly  # type: ignore[method-assign]
+        waiting = asyncio.create_task(client.await_run(run.run_id))
+        await is_looking.wait()
+        await client.close()
+        has_stopped.set()
+        with pytest.raises(InstanceNotStarted, match="ask another node"):
+            async with asyncio.timeout(10):
+                await waiting
 
 
 async def test_without_pubsub_everybody_polls(place: Place) -> None:
