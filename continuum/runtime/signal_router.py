@@ -23,6 +23,7 @@ from continuum.runtime.wakes import RUNS, TASKS, Wakes
 logger = logging.getLogger(__name__)
 
 SCAN_MAX = 1_000
+AGAIN_SECONDS = 0.05  # before a scan that follows a full one: the time of a commit or two
 REATTACH_SECONDS, REATTACH_MAX_SECONDS = 0.2, 5.0
 
 
@@ -73,11 +74,15 @@ class SignalRouter(Loop):
         if owner is None:
             return False
         messages = await self._journal.unread(owner, limit=SCAN_MAX)
+        is_some_taken = False
         for message in messages:
             execution = self._registry.get(message.run_id)
             if execution is not None:
                 self._wakes.roads[road] += 1
                 execution.receive(message)
+                is_some_taken = True
+        if is_some_taken and len(messages) == SCAN_MAX:  # more may stand behind these, which commits take away
+            self.nudge(AGAIN_SECONDS)
         return False
 
     async def start(self) -> None:
@@ -142,6 +147,6 @@ class SignalRouter(Loop):
             outbox, self._outbox = self._outbox, {}
             try:
                 await self._notices.notify(list(outbox))
-            except JournalUnavailable as error:  # hints may be lost
+            except Exception as error:  # noqa: BLE001  # hints may be lost, for any reason: the server's queue may be full
                 self.emit("notices.lost", {"notices": len(outbox)}, error=str(error))
                 await self.clock.sleep(REATTACH_SECONDS)

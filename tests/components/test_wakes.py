@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 import continuum
 from continuum import workflow
+from continuum.journal.port import BadData
 from continuum.journal.sql import migrate
 from continuum.runtime.wakes import RUNS, TASKS, Wakes
 from tests.support.eventually import eventually
@@ -28,6 +29,11 @@ SILENT: dict[str, Any] = {
 @workflow
 async def waits() -> int:
     return await continuum.wait_signal("go", int)
+
+
+@workflow
+async def waits_for_many(count: int) -> list[int]:
+    return [await continuum.wait_signal("go", int) for _ in range(count)]
 
 
 @workflow
@@ -101,6 +107,19 @@ async def test_a_message_that_nobody_told_of_is_found_by_the_backstop(stage: Sta
     assert await run.result() == 1
 
 
+async def test_one_nudge_brings_as_many_messages_as_there_are(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("continuum.runtime.signal_router.SCAN_MAX", 10)
+    place = Place("sqlite", engine)
+    async with place.node(**SILENT) as app, place.node(client_only=True) as client:
+        run = await app.start(waits_for_many, 35)
+        await eventually(lambda: run.run_id in wiring_of(app).registry)
+        await asyncio.gather(*(client.signal(run.run_id, "go", n) for n in range(35)))
+        wiring_of(app).wakes.read_inbox("local")
+        assert sorted(await run.result(timeout=15)) == list(range(35))
+
+
 # P21
 async def test_a_listener_that_loses_its_connection_listens_again_and_looks(postgres: AsyncEngine) -> None:
     place = Place("postgresql", postgres)
@@ -148,7 +167,8 @@ async def test_a_listener_that_breaks_in_any_way_is_tried_again(stage: Stage) ->
     assert not router.is_listening
 
 
-async def test_notices_are_gathered_and_may_be_lost(stage: Stage) -> None:
+@pytest.mark.parametrize("error", [continuum.JournalUnavailable("away"), BadData("the queue is full"), OSError()])
+async def test_notices_are_gathered_and_may_be_lost(stage: Stage, error: Exception) -> None:
     node = await stage.node(has_pollers=True)
     router: Any = node.parts.components["signal_router"]
     await router.stop()
@@ -162,7 +182,7 @@ async def test_notices_are_gathered_and_may_be_lost(stage: Stage) -> None:
         async def notify(self, notices: list[str]) -> None:
             said.append(notices)
             if len(said) == 1:
-                raise continuum.JournalUnavailable("away")
+                raise error
 
     router._notices, router._has_notices = Mouth(), True
     await router.start()
