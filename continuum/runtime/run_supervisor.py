@@ -324,8 +324,8 @@ class RunSupervisor(Component):
 
     def landed(self, execution: Execution, write: Commit | Start, turn: Turn | None, letters: Sequence[Letter]) -> None:
         """Emit what a landed commit changed."""
-        draining, now = self._node.is_draining, self._node.database_now()
-        landed(self._node.emit, execution, write, turn, letters, is_draining=draining, now=now)
+        node = self._node
+        landed(node.emit, execution, write, turn, letters, is_draining=node.is_draining, now=node.database_now)
 
     # --- giving up and going away -------------------------------------------------------------------------------------
 

@@ -144,7 +144,7 @@ def landed(
     letters: Sequence[Letter],
     *,
     is_draining: bool,
-    now: datetime,
+    now: Callable[[], datetime],
 ) -> None:
     """Say everything that a landed commit changed."""
     telling = _Telling(emit, run, turn, letters)
@@ -154,7 +154,7 @@ def landed(
     if turn is not None:
         telling.turn(turn)
     if write.state is not None and write.state.has_ended:
-        telling.ended(write.state, turn, now)
+        telling.ended(write.state, turn, now())
     elif isinstance(write, Commit) and write.continues is not None:
         opened = {"generation": run.facts.generation + 1, "version": write.continues.version}
         if "run.continued" in heard:
