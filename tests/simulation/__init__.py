@@ -7,10 +7,12 @@
     world       the loop, the nodes: real components over one store in memory
     adversary   lost answers, partitions, crashes, pauses, lost wakes: drawn from the seed
     plans       what clients will ask for
+    timetables  which schedules there are, and who looks after them
     story       how they ask for it, and what they are told
     checker     looks at the tables after every step
     families    what must hold between parents and children
     debts       what must be undone, and how often
+    clockwork   what must hold of schedules
     ending      looks at everything, once all is quiet
     telling     how a step is told in the log
     running     one seed from its first moment to its verdict

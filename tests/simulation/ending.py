@@ -16,7 +16,7 @@ from tests.simulation.debts import look_at_debts, was_undone
 from tests.simulation.model import Facts, explain
 from tests.simulation.payments import look_at_books
 from tests.simulation.plans import Run
-from tests.simulation.workflows import script
+from tests.simulation.workflows import script, ticks
 from tests.simulation.world import Node
 
 
@@ -36,6 +36,9 @@ def look_at_the_end(
             [stored.event for stored in store.events[row.run_id, generation]]
             for generation in range(1, row.generation + 1)
         ]
+        if row.workflow == ticks.name:
+            _look_at_tick(checker, row, generations[0])
+            continue
         arguments = script.signature.parameters.decode(generations[0][0].payload or b"{}")
         nonce = arguments["nonce"]
         checker.expect(nonce not in started, f"{nonce} was started twice: {started.get(nonce)}, {row.run_id}")
@@ -48,6 +51,16 @@ def look_at_the_end(
     for runs in stories:
         present = [run.nonce for run in runs if run.nonce in started]
         checker.expect(len(present) in {0, len(runs)}, f"of what was started together, there is {present}")
+
+
+def _look_at_tick(checker: Checker, row: RunRow, history: Sequence[Event]) -> None:
+    if row.state is RunState.COMPLETED:
+        given = ticks.signature.parameters.decode(history[0].payload or b"{}")
+        expected = f"{given['schedule_id']} at {given['moment'].isoformat()}"
+        said = ticks.signature.result.decode(history[-1].payload or b"null")
+        checker.expect(said == expected, f"{row.run_id} of a schedule said {said}, not {expected}")
+    checker.expect(row.state is not RunState.FAILED, f"{row.run_id} of a schedule failed")
+    _replay(checker, row, 1, history)
 
 
 def _look_at_node(checker: Checker, node: Node) -> None:
@@ -86,7 +99,7 @@ def _replay(checker: Checker, row: RunRow, generation: int, history: Sequence[Ev
     facts = RunInfo(
         row.run_id, row.workflow, row.version, generation, row.namespace, "", row.created_at, row.parent_id, row.depth
     )
-    machine = Machine(script, facts)
+    machine = Machine(script if row.workflow == script.name else ticks, facts)
     try:
         machine.replay(history)
         checker.expect(machine.outcome is not None, f"{row.run_id}/{generation} does not end when it is replayed")

@@ -22,14 +22,17 @@ from continuum.journal.port import Contended
 from tests.simulation import workflows
 from tests.simulation.adversary import Adversary, NodeClimate, Weather, weather_of
 from tests.simulation.checker import Checker
+from tests.simulation.clockwork import STEPS, Clockwork
 from tests.simulation.ending import look_at_the_end
 from tests.simulation.plans import STORY_SECONDS, stories_of
 from tests.simulation.story import Clients
 from tests.simulation.telling import TOLD, line_of, touched
+from tests.simulation.timetables import Timekeepers, timetables_of
 from tests.simulation.world import LEASE_TTL, NAMES, Busy, Node, NodeJournal, Stuck, VirtualLoop
 
 END_SECONDS = 200.0  # after the story, until which all must have ended: a run that crashed often is left alone for 60
 OVER_SECONDS = 500.0  # whatever happens
+CALM_SECONDS = 15.0  # after the last misfortune, until schedules must have been seen to
 QUIET_SECONDS = LEASE_TTL * 3  # after the last end, until nothing may be left over
 
 
@@ -68,6 +71,8 @@ class Simulation:
         self.checker = Checker(self.store, self._violated)
         self.adversary = Adversary(seed, weather, clock, self.note)
         self.clients = Clients(self, stories_of(seed))
+        self.clockwork = Clockwork(self.store, self.checker.expect)
+        self.timekeepers = Timekeepers(timetables_of(seed), clock, self.clients.call)
         self.nodes: dict[str, Node] = {}
         self.climates: dict[str, NodeClimate] = {}
         self._boots = dict.fromkeys(NAMES, 0)
@@ -104,6 +109,8 @@ class Simulation:
     def _journal_of(self, node: Node) -> NodeJournal:
         def witness(name: str, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             answer = step(*args, **kwargs)
+            if name in STEPS:
+                self.clockwork.look(name, args, answer)
             if name in TOLD:
                 line = line_of(name, args, answer)
                 if line:
@@ -195,11 +202,16 @@ class Simulation:
             self._boot(name)
         misfortunes = [self._chore(self._misfortune(*one)) for one in self.adversary.misfortunes(STORY_SECONDS)]
         told = self._chore(self.clients.play())
+        kept = self._chore(self.timekeepers.play())
         await self.clock.sleep(STORY_SECONDS)
         self.note("calm")
         self.adversary.calm()
         await self.clients.hush()
-        await asyncio.gather(*misfortunes)
+        await asyncio.gather(*misfortunes, kept)
+        if self.store.schedules:
+            await self.clock.sleep(CALM_SECONDS)
+            self.clockwork.look_when_calm()
+            await self.timekeepers.stop()
         await self._end(told)
         for task in self._chores:
             if task.done():

@@ -110,7 +110,7 @@ class Clients:
             self._checker.look("write", ([write],), [verdict])
 
         transaction = HostTransaction(cluster.store, surfaced)
-        answer = await self._call(f"{what} in a transaction", lambda client: verb(client, transaction), node=node)
+        answer = await self.call(f"{what} in a transaction", lambda client: verb(client, transaction), node=node)
         assert node is not None
         waits = asyncio.ensure_future(node.clock.sleep(late.seconds))
         await asyncio.wait([waits, node.death], return_when=asyncio.FIRST_COMPLETED)
@@ -146,7 +146,7 @@ class Clients:
         tries = 10 if run.key or run.chosen else 1  # who has neither key nor id dares not ask twice
         for _ in range(tries):
             try:
-                run_id = await self._call(f"start {run.nonce} {run.steps}", start)
+                run_id = await self.call(f"start {run.nonce} {run.steps}", start)
             except (CallLost, JournalUnavailable):
                 continue
             except RunExists:
@@ -168,7 +168,7 @@ class Clients:
             return [one.run_id for _, one in started]
 
         try:
-            run_ids = await self._call(f"start together {[run.nonce for run in runs]}", start)
+            run_ids = await self.call(f"start together {[run.nonce for run in runs]}", start)
         except (CallLost, JournalUnavailable):
             return
         for run, run_id in zip(runs, run_ids, strict=True):
@@ -212,7 +212,7 @@ class Clients:
         """Send a signal once; return the answer, `over`, or None if it is not known."""
         delivery = None if delivery_id is None else f"{payload}/{delivery_id}"
         try:
-            verdict = await self._call(
+            verdict = await self.call(
                 f"signal {run_id[-6:]} {name} {payload} {delivery}",
                 lambda client: client.signal(run_id, name, payload, delivery_id=delivery),
                 node=node,
@@ -249,7 +249,7 @@ class Clients:
             await self._cancel_within(run_id, undoes=run.undoes, late=run.cancel_late)
             return
         try:
-            verdict = await self._call(
+            verdict = await self.call(
                 f"cancel {run_id[-6:]} {run.undoes}", lambda client: client.cancel(run_id, compensate=run.undoes)
             )
         except (CallLost, JournalUnavailable):
@@ -278,7 +278,7 @@ class Clients:
         assert run_id is not None
         while True:
             try:
-                ending: Any = await self._call(
+                ending: Any = await self.call(
                     f"await {run_id[-6:]}",
                     lambda client: client.result(run_id, script, timeout=None, wait_blocked=True),
                     patience=None,
@@ -304,7 +304,7 @@ class Clients:
         is_so = row.state.has_ended if state is None else row.state is state
         self._checker.expect(is_so, f"{why}, but {run_id} is {row.state.value}")
 
-    async def _call(
+    async def call(
         self,
         what: str,
         verb: Callable[[Client], Awaitable[Any]],

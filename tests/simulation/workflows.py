@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from random import Random
 
 import continuum
@@ -199,5 +200,12 @@ async def script(nonce: str, steps: list[str], words: list[str] | None = None) -
     return said
 
 
-WORKFLOWS = [script]
+@workflow(name="simulation.ticks")
+async def ticks(schedule_id: str, moment: datetime, seconds: float) -> str:
+    """What schedules start."""
+    await add(1, seconds)
+    return f"{schedule_id} at {moment.isoformat()}"
+
+
+WORKFLOWS = [script, ticks]
 ACTIVITIES = [add, frail, flaky, doomed, brief, beating, pay, *KIN_ACTIVITIES]
