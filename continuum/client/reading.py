@@ -34,7 +34,7 @@ from continuum.journal.port import ReadJournal, RunFilter
 from continuum.model.events import Event
 from continuum.model.failure import Failure
 from continuum.model.policy import Duration, seconds
-from continuum.model.runs import Ending, Run, RunRow
+from continuum.model.runs import Ending, Run, RunRow, Standing
 from continuum.model.states import RunState
 from continuum.replay.turns import RunInfo
 from continuum.runtime.awaiting import Awaiting
@@ -130,6 +130,17 @@ class Reader:
             run_id, timeout_seconds, wait_blocked=wait_blocked, until_drain=until_drain, look_seconds=look_seconds
         )
 
+    async def standing(self, run_id: str) -> Standing:
+        """Return how a run stands; one statement for all who ask in one moment.
+
+        Raises:
+            RunNotFound: there is no such run.
+        """
+        standing = await self._looks.at(run_id)
+        if standing is None:
+            raise RunNotFound(f"there is no run {run_id} in this instance", run_id=run_id)
+        return standing
+
     async def _ending_elsewhere(
         self,
         run_id: str,
@@ -142,12 +153,10 @@ class Reader:
         """Look first: it may have ended before we came, or never have been."""
         try:
             async with asyncio.timeout(look_seconds):
-                standing = await self._looks.at(run_id)
+                standing = await self.standing(run_id)
         except TimeoutError as error:
             away = f"the database has not answered within {look_seconds:g} s where the run stands; ask again"
             raise JournalUnavailable(away, run_id=run_id) from error
-        if standing is None:
-            raise RunNotFound(f"there is no run {run_id} in this instance", run_id=run_id)
         ending = standing.ending
         if ending is not None and not (wait_blocked and ending.state is RunState.BLOCKED):
             return ending

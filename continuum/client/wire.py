@@ -24,9 +24,9 @@ from continuum.model.states import RunState
 from continuum.runtime.node import Node
 from continuum.runtime.tracing import TraceContext
 
-FOLLOW_FIRST_SECONDS = 0.1
+FOLLOW_FIRST_SECONDS = 0.1  # and what all moments to look are multiples of
 LOOK_MAX = 1_000  # events that one look reads
-FOLLOW_SLOWEST_SECONDS = 1.0  # one row is read per look; an ending is heard of at once
+FOLLOW_SLOWEST_SECONDS = 1.0  # an ending is heard of at once
 
 
 class Position(Struct, frozen=True, order=True, gc=False):
@@ -238,15 +238,18 @@ class Wire:
         Raises:
             RunNotFound: there is no such run.
         """
-        return await self._since(await self.row(run_id), after, limit)
+        row = await self.row(run_id)
+        return await self._between(row.run_id, after, Position(row.generation, row.last_seq), limit)
 
     async def follow(self, run_id: str | UUID, *, after: Position) -> AsyncIterator[Look]:
         """Look again and again at what a history grows by, until the run has ended or this node drains.
 
-        While the database is away there is nothing to be seen: whoever listens stays, and misses nothing.
+        All who follow look at the same moments, so that a thousand who wait for news are a few statements. While the
+        database is away there is nothing to be seen: whoever listens stays, and misses nothing.
         """
+        run_id = run_id_of(run_id)
         ended = asyncio.ensure_future(
-            self._reader.ending(run_id_of(run_id), timeout_seconds=None, wait_blocked=True, until_drain=True)
+            self._reader.ending(run_id, timeout_seconds=None, wait_blocked=True, until_drain=True)
         )
         pause = FOLLOW_FIRST_SECONDS
         try:
@@ -257,28 +260,30 @@ class Wire:
                 yield look
                 if look.has_ended or self.is_draining:
                     return
+                rest = pause + -(self._node.clock.monotonic() + pause) % FOLLOW_FIRST_SECONDS  # until others look too
                 if ended.done():  # but not yet to be seen
-                    await self._node.clock.sleep(pause)
+                    await self._node.clock.sleep(rest)
                 else:
-                    await asyncio.wait({ended}, timeout=pause)
+                    await asyncio.wait({ended}, timeout=rest)
                 pause = min(pause * 1.5, FOLLOW_SLOWEST_SECONDS)
         finally:
             ended.cancel()
             await asyncio.gather(ended, return_exceptions=True)
 
-    async def _look(self, run_id: str | UUID, after: Position) -> Look:
+    async def _look(self, run_id: str, after: Position) -> Look:
         try:
-            row = await self.row(run_id)
-            events = await self._since(row, after, LOOK_MAX)
-            is_all = not events or events[-1].position >= Position(row.generation, row.last_seq)
-            return Look(events, row.state.has_ended and is_all)
+            standing = await self._reader.standing(run_id)
+            end = Position(standing.generation, standing.last_seq)
+            events = await self._between(run_id, after, end, LOOK_MAX)
+            is_all = not events or events[-1].position >= end
+            return Look(events, standing.state.has_ended and is_all)
         except RunNotFound:  # pruned meanwhile
             return Look(has_ended=True)
         except JournalUnavailable:
             return Look()
 
-    async def _since(self, row: RunRow, after: Position, limit: int) -> list[PlacedEvent]:
-        if Position(row.generation, row.last_seq) <= after:
+    async def _between(self, run_id: str, after: Position, end: Position, limit: int) -> list[PlacedEvent]:
+        if end <= after:
             return []
-        found = await self._journal.events_after(row.run_id, generation=after.generation, seq=after.seq, limit=limit)
+        found = await self._journal.events_after(run_id, generation=after.generation, seq=after.seq, limit=limit)
         return [PlacedEvent(Position(generation, event.seq), decoded(event)) for generation, event in found]

@@ -104,8 +104,11 @@ class Ending(Struct, frozen=True, gc=False):
 
 
 class Standing(Struct, frozen=True):
-    """How a run stands for a caller who begins to wait: its end, or who holds it."""
+    """How a run stands for a caller who waits for it or follows it: how far it has come, its end, or who holds it."""
 
     run_id: str
+    state: RunState
+    generation: int
+    last_seq: int
     lease_owner: str | None
     ending: Ending | None

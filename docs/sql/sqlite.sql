@@ -472,8 +472,9 @@ LEFT JOIN continuum_events AS e ON e.run_id = r.id AND e.generation = r.generati
     AND e.type IN ('completed', 'failed')
 WHERE r.id IN (SELECT value FROM json_each(:ids)) AND (r.state = 'blocked' OR r.state IN ('completed', 'failed', 'cancelled'));
 
--- runs.standings: Read how runs stand for callers who begin to wait for their end.
-SELECT CAST(r.id AS text) AS run_id, r.state, e.payload, r.reason, r.lease_owner FROM continuum_runs AS r
+-- runs.standings: Read how runs stand for callers who begin to wait for their end, or follow them.
+SELECT CAST(r.id AS text) AS run_id, r.state, r.generation, r.last_seq, e.payload, r.reason, r.lease_owner
+FROM continuum_runs AS r
 LEFT JOIN continuum_events AS e ON e.run_id = r.id AND e.generation = r.generation AND e.seq = r.last_seq
     AND e.type IN ('completed', 'failed') AND r.state IN ('completed', 'failed', 'cancelled')
 WHERE r.id IN (SELECT value FROM json_each(:ids));

@@ -1,6 +1,7 @@
 """`…/events` as a stream."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
@@ -8,8 +9,10 @@ import pytest
 from fastapi import FastAPI
 
 import continuum
+from continuum.client.wire import Position
 from continuum.composition.instance import Instance
 from continuum.ids import uuid7
+from continuum.model.runs import Standing
 from tests.http.hosts import asked, data, doubled, events, generations, kind, served, started
 from tests.support.eventually import eventually
 from tests.support.hosting import Place, wiring_of
@@ -87,6 +90,30 @@ async def test_a_run_on_another_node_is_followed(host: FastAPI, app: Instance, p
             assert (await anext(told))["event"] == "started"
             await there.signal(run_id, "go", 1)
             assert [event["event"] async for event in told] == ["signal_received", "completed", "end"]
+
+
+async def test_all_who_follow_come_to_look_in_the_same_moments(app: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [await app.start(asked) for _ in range(30)]
+    wiring, asked_about = wiring_of(app), list[int]()
+    standings = wiring.journal.standings
+
+    async def counted(run_ids: Sequence[str]) -> Sequence[Standing]:
+        asked_about.append(len(run_ids))
+        return await standings(run_ids)
+
+    monkeypatch.setattr(wiring.journal, "standings", counted)
+
+    async def look_again(run_id: str, comes_after: float) -> None:
+        await asyncio.sleep(comes_after)
+        looks = app.wire.follow(run_id, after=Position(1, 99))
+        for _ in range(5):
+            await anext(looks)
+        await looks.aclose()  # type: ignore[attr-defined]
+
+    await asyncio.gather(*(look_again(run.run_id, 0.004 * place) for place, run in enumerate(runs)))
+    assert sum(asked_about) == 150
+    first, then = 30, 4  # looks; and moments after them, two apart for who came before a moment and after it
+    assert len(asked_about) <= first + then * 12
 
 
 async def test_a_drain_ends_every_stream_at_once(host: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ async def test_a_history_is_that_of_one_generation_in_order(harness: Harness, jo
 # --- endings ----------------------------------------------------------------------------------------------------------
 
 
-async def test_endings_tell_how_runs_ended_and_which_are_blocked(journal: Journal) -> None:
+async def test_endings_tell_how_runs_ended_and_which_are_blocked(harness: Harness, journal: Journal) -> None:
     done, broken, stopped, stuck = [await started_run(journal) for _ in range(4)]
     await land(journal, a_commit(done, timer_started(), completed(b"[1]"), state=RunState.COMPLETED))
     await land(journal, a_commit(broken, failed(b'{"type":"E","message":"m"}'), state=RunState.FAILED))
@@ -75,10 +75,12 @@ async def test_endings_tell_how_runs_ended_and_which_are_blocked(journal: Journa
         stuck.run_id: Ending(stuck.run_id, RunState.BLOCKED, reason="drift"),
     }
     held = await started_run(journal)
+    await land(journal, a_commit(held, timer_started()))
     standings = list(await journal.standings([*asked, held.run_id]))
+    rows = [await harness.run_row(run_id) for run_id in asked[:-1]]
     assert standings == [
-        *(Standing(run_id, None, found.get(run_id)) for run_id in asked[:-1]),
-        Standing(held.run_id, held.owner, None),
+        *(Standing(row.run_id, row.state, 1, row.last_seq, None, found.get(row.run_id)) for row in rows),
+        Standing(held.run_id, RunState.RUNNING, 1, 2, held.owner, None),
     ]
 
 

@@ -68,7 +68,10 @@ def standings(store: MemoryStore, run_ids: Sequence[str]) -> Sequence[Standing]:
     """Return how those of the runs stand that exist, in the order asked."""
     ended = {ending.run_id: ending for ending in endings(store, run_ids)}
     rows = [store.runs[run_id] for run_id in run_ids if run_id in store.runs]
-    return [Standing(row.run_id, row.lease_owner, ended.get(row.run_id)) for row in rows]
+    return [
+        Standing(row.run_id, row.state, row.generation, row.last_seq, row.lease_owner, ended.get(row.run_id))
+        for row in rows
+    ]
 
 
 def _ending(store: MemoryStore, row: RunRow) -> Ending:

@@ -61,11 +61,7 @@ class Reading(Part):
     async def standings(self, run_ids: Sequence[str]) -> Sequence[Standing]:
         """Return how those of the runs stand that exist."""
         rows = {row.run_id: row for row in await self._desk.ask(runs.STANDINGS, ids=list(run_ids))}
-        return [
-            Standing(run_id, rows[run_id].lease_owner, _ending(rows[run_id]) if _is_over(rows[run_id]) else None)
-            for run_id in run_ids
-            if run_id in rows
-        ]
+        return [_standing(rows[run_id]) for run_id in run_ids if run_id in rows]
 
     async def active_children(self, parents: Sequence[str]) -> Sequence[tuple[str, str | None, str | None]]:
         """Return (run id, lease owner, its advertise URL) of the active children of runs."""
@@ -135,6 +131,11 @@ class Keeping(Part):
                 for statement in sweeps.PRUNE_GENERATIONS:
                     await talk.fetch(statement, ids=runs_of(wanted), w=wanted)
         return len(wanted)
+
+
+def _standing(row: Row[Any]) -> Standing:
+    ending = _ending(row) if _is_over(row) else None
+    return Standing(row.run_id, RunState(row.state), row.generation, row.last_seq, row.lease_owner, ending)
 
 
 def _ending(row: Row[Any]) -> Ending:

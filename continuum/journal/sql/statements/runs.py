@@ -159,9 +159,10 @@ WHERE r.id {{among:ids uuid}} AND (r.state = 'blocked' OR r.state IN {ENDED})
 
 STANDINGS = Statement(
     "runs.standings",
-    "Read how runs stand for callers who begin to wait for their end.",
+    "Read how runs stand for callers who begin to wait for their end, or follow them.",
     f"""
-SELECT CAST(r.id AS text) AS run_id, r.state, e.payload, r.reason, r.lease_owner FROM {{runs}} AS r
+SELECT CAST(r.id AS text) AS run_id, r.state, r.generation, r.last_seq, e.payload, r.reason, r.lease_owner
+FROM {{runs}} AS r
 LEFT JOIN {{events}} AS e ON e.run_id = r.id AND e.generation = r.generation AND e.seq = r.last_seq
     AND e.type IN ('completed', 'failed') AND r.state IN {ENDED}
 WHERE r.id {{among:ids uuid}}
