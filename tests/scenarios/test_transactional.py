@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
-from sqlalchemy import event, insert, select, text, update
+from sqlalchemy import create_engine, event, insert, select, text, update
 from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -628,8 +628,12 @@ async def test_heartbeats_do_not_collide_with_what_they_are_for(
 # --- COMMIT without an answer -----------------------------------------------------------------------------------------
 
 
+AUDITS = ["CREATE TABLE audit (label TEXT NOT NULL)", "INSERT INTO audit VALUES (NULL)"]
+
+
+@pytest.mark.parametrize("kind", ["of its own", "of another database"])
 async def test_what_goes_wrong_after_commit_does_not_book_twice(
-    bank: Bank, app: Instance, heard: list[TelemetryEvent]
+    bank: Bank, app: Instance, heard: list[TelemetryEvent], kind: str
 ) -> None:
     """A hook of the host's raises when everything is committed: the attempt's only one, so a failure would be final."""
 
@@ -641,7 +645,11 @@ async def test_what_goes_wrong_after_commit_does_not_book_twice(
 
     @event.listens_for(Hooked, "after_commit")
     def hook(_session: Session) -> None:
-        raise RuntimeError("the host's hook")
+        if kind == "of its own":
+            raise RuntimeError("the host's hook")
+        with create_engine("sqlite://").begin() as audit:
+            for statement in AUDITS:
+                audit.execute(text(statement))
 
     @activity(transactional=True, retry=Retry(max_attempts=1))
     async def book(session: OurSession, label: str) -> str:

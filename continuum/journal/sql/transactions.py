@@ -84,9 +84,10 @@ class HostTransaction:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await self.session.commit()  # through the session, whose events hosts may listen to
         except Exception as error:
+            has_failed = self._connection.get_transaction() is not None  # else it was answered: a hook failed after it
             fault = self._dialect.fault(error, pure=False)
             await _throw_away(self._connection)  # SQLAlchemy takes it for ended, which nobody knows
-            if not self._loan.is_committing or not (fault is None or isinstance(fault, Ambiguous)):
+            if not self._loan.is_committing or (has_failed and not (fault is None or isinstance(fault, Ambiguous))):
                 raise
             raise Ambiguous(f"nobody knows whether COMMIT took effect: {error}") from error
 
