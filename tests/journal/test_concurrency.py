@@ -1,11 +1,16 @@
 """Two nodes at the same moment, where the database lets them be: every race has one winner and no half-done loser."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
+from continuum.errors import JournalUnavailable
 from continuum.journal.port import Contended, Journal
+from continuum.journal.sql.lines import Line
+from continuum.journal.sql.opening import dialect_of
+from continuum.journal.sql.statements.book import Book
 from continuum.model.states import RunState
 from continuum.model.tasks import TaskKey
 from continuum.model.writes import LANDED, REFUSED, Duplicate, Post, Posted, Verdict, Write
@@ -28,6 +33,7 @@ from tests.journal.builders import (
     scheduled,
     timer_started,
 )
+from tests.journal.sql import SqlHarness
 from tests.journal.steps import attempt_elsewhere, die, land, run_in, started_run, sweep
 
 ROUNDS = 5
@@ -226,3 +232,28 @@ async def test_a_claim_by_a_stranger_never_hits_a_run_between_start_and_lease(no
         return count
 
     assert (await asyncio.gather(starts(), claims()))[1] == 0
+
+
+ENDLESS = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT count(*) FROM c"
+
+
+async def go_on_for_ever(line: Line) -> None:
+    async with line.transaction() as talk:
+        await talk.say("UPDATE continuum_instances SET name = name")
+        await talk.say(ENDLESS)
+
+
+async def test_a_transaction_that_is_given_up_in_mid_statement_leaves_no_lock_behind(
+    harness: SqlHarness, journal: Journal
+) -> None:
+    """Not even while the statement waits to be collected: with it, SQLite keeps a closed connection and its lock."""
+    dialect = dialect_of(harness.engine)
+    line = Line(harness.engine, Book(dialect), lock_timeout_seconds=1.0, answer_timeout_seconds=0.3)
+    gc.disable()
+    try:
+        with pytest.raises(JournalUnavailable):
+            await go_on_for_ever(line)
+        assert await put(journal, a_start()) == LANDED
+    finally:
+        gc.enable()
+    await line.close()

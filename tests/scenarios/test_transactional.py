@@ -1,6 +1,7 @@
 """What a transactional activity writes, its end and its result commit together, once, or nothing of it stays."""
 
 import asyncio
+import gc
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -426,6 +427,26 @@ async def test_a_timed_out_attempt_is_rolled_back_even_if_it_will_not_be_cancell
 
     run = await app.start(booking(body=stubborn, timeout=0.5, retry=PATIENTLY), "second")
     assert await run.result(timeout=15) == "booked second"
+    assert await bank.entries() == ["second"]
+
+
+ENDLESS = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT count(*) FROM c"
+
+
+async def test_a_statement_that_outlives_the_timeout_leaves_no_lock_behind(bank: Bank, app: Instance) -> None:
+    """SQLite goes on with it in its thread, and keeps a closed connection until the collector has found its statement."""
+
+    async def long(session: AsyncSession) -> None:
+        if activity_context().attempt == 1:
+            await session.flush()
+            await session.execute(text(ENDLESS))
+
+    gc.disable()
+    try:
+        run = await app.start(booking(body=long, timeout=0.5, retry=PATIENTLY), "second")
+        assert await run.result(timeout=15) == "booked second"
+    finally:
+        gc.enable()
     assert await bank.entries() == ["second"]
 
 

@@ -18,12 +18,12 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
-from sqlalchemy.pool import AssertionPool, Pool, QueuePool, StaticPool
+from sqlalchemy.pool import AssertionPool, Pool, PoolProxiedConnection, QueuePool, StaticPool
 
 from continuum.errors import ConfigurationError, NotAllowedHere
 from continuum.journal.port import Ambiguous, HostedJournal
 from continuum.journal.sql.dialects import Dialect
-from continuum.journal.sql.dialects.sqlite import SQLITE
+from continuum.journal.sql.dialects.sqlite import SQLITE, forget_at_close, roll_back_at_close
 from continuum.journal.sql.lending import Loan, lend
 from continuum.journal.sql.opening import dialect_of, words_of
 from continuum.model.writes import Finish, Verdict
@@ -136,8 +136,11 @@ class HostTransactions:
     ) -> AsyncIterator[HostTransaction]:
         """Begin a transaction on a connection of the host's; left uncommitted, nothing of it stays."""
         connection = await self._engine.connect()
+        driver = None
         try:
-            await self._open(connection, isolation_level)
+            raw = await connection.get_raw_connection()
+            driver = raw.driver_connection
+            await self._open(connection, raw, isolation_level)
             session, loan = lend(session_class, connection, activity)
             try:
                 await session.connection()  # joins its transaction, whether the activity uses it or not
@@ -148,12 +151,14 @@ class HostTransactions:
                 if loan.spoiled is not None:  # SQLAlchemy takes a COMMIT for sent that we have stopped at its door
                     await _finally(_throw_away(connection))
         finally:
+            if self._dialect is SQLITE and driver is not None:
+                forget_at_close(driver)
             await _finally(_give_back(connection))
 
-    async def _open(self, connection: AsyncConnection, isolation_level: str | None) -> None:
-        raw = await connection.get_raw_connection()
+    async def _open(self, connection: AsyncConnection, raw: PoolProxiedConnection, isolation_level: str | None) -> None:
         driver: Any = raw.driver_connection
         if self._dialect is SQLITE:  # whose transactions are serializable, whatever was asked for
+            roll_back_at_close(driver)
             await connection.begin()  # and whatever the host's engine does at that
             if driver.in_transaction:  # begun by the host's own listeners, perhaps not for writing
                 await connection.exec_driver_sql("ROLLBACK")

@@ -18,7 +18,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -32,6 +32,7 @@ from continuum.journal.port import Ambiguous, BadData, Contended
 from continuum.journal.sql.dialects import Columns, Manner, Rows, folded
 
 SWITCH_SECONDS = 0.02  # between two tries to switch a file to WAL that somebody writes to
+INTERRUPT_SECONDS = 0.05  # of a statement that nobody waits for: then it is interrupted
 _MICROSECOND = timedelta(microseconds=1)
 _CLOCK = SystemClock()
 
@@ -127,7 +128,7 @@ class Sqlite:
     async def greet(
         self,
         connection: AsyncConnection,
-        driver: Any,  # noqa: ARG002  as in `fetch`
+        driver: Any,
         *,
         label: str,  # noqa: ARG002  nobody lists connections to a file
         lock_timeout_seconds: float,
@@ -138,6 +139,7 @@ class Sqlite:
             raise ConfigurationError(
                 f"SQLite stays in journal_mode={mode}: the database must be a file on a local disk"
             )
+        roll_back_at_close(driver)
         for pragma in ("synchronous=FULL", f"busy_timeout={int(lock_timeout_seconds * 1000)}"):
             await connection.exec_driver_sql(f"PRAGMA {pragma}")
         return self
@@ -203,6 +205,32 @@ class Sqlite:
         if primary in _DATA:
             return BadData(f"SQLite does not take a value: {driver}")
         return lost(f"SQLite failed (code {code}): {driver}")
+
+
+def roll_back_at_close(driver: Any) -> None:
+    """Let a connection that is closed end what it was doing, and so give up the write lock.
+
+    SQLite itself keeps a closed connection, its transaction and its lock until the last of its statements is collected. A
+    cancelled one is held by frames and errors in cycles, so until the garbage collector passes, perhaps minutes later, nobody
+    else could write.
+    """
+
+    async def close() -> None:
+        forget_at_close(driver)  # and leave no cycle
+        rolling_back = asyncio.ensure_future(driver.rollback())
+        if not (await asyncio.wait([rolling_back], timeout=INTERRUPT_SECONDS))[0]:
+            with suppress(ValueError):  # it is closed by now
+                await driver.interrupt()
+        with suppress(sqlite3.Error, ValueError):
+            await rolling_back
+        await driver.close()
+
+    driver.close = close
+
+
+def forget_at_close(driver: Any) -> None:
+    """Take that back, from a connection that goes on as a host's."""
+    vars(driver).pop("close", None)
 
 
 def _json(value: object) -> str:
