@@ -22,6 +22,7 @@ from continuum.model.failure import Failure
 from continuum.model.names import NAME_MAX, is_short_name
 from continuum.model.policy import Duration, Retry
 from continuum.model.tasks import MINUTE, TaskOptions
+from continuum.replay.beside import refuse_beside
 from continuum.replay.context import current_machine
 from continuum.replay.machine import Machine
 from continuum.replay.matching import Command
@@ -85,6 +86,7 @@ class Activity(Generic[P, R_co]):
         """
         machine = current_machine()
         if machine is None:
+            refuse_beside(f"activity {self.name}")
             if self.session_class is not None:
                 raise only_in_workflows(self.name, self.fn)
             return self._outside(args, kwargs)

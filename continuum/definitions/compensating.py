@@ -19,7 +19,7 @@ from continuum.errors import ActivityFailed, NotAllowedHere
 from continuum.model.failure import Failure
 from continuum.replay.context import machine_for
 from continuum.replay.machine import Machine
-from continuum.replay.saga import Debt
+from continuum.replay.saga import Debt, sagas_around
 
 R = TypeVar("R")
 
@@ -52,7 +52,8 @@ async def compensate_all(*, parallel: bool = False) -> list[ActivityFailed]:
     Raises:
         NotInWorkflow: outside of a workflow.
     """
-    return await _undo_all(machine_for("compensate_all()"), since=0, parallel=parallel)
+    machine = machine_for("compensate_all()")
+    return await _undo_all(machine, machine.debts.newest_first(), parallel=parallel)
 
 
 def saga(*, parallel: bool = False) -> AbstractAsyncContextManager[None]:
@@ -68,21 +69,22 @@ class _Saga(AbstractAsyncContextManager[None]):
     def __init__(self, machine: Machine, *, parallel: bool) -> None:
         self._machine = machine
         self._parallel = parallel
-        self._since = 0
+        self._body: object = None  # what was done in it is told by this
 
     async def __aenter__(self) -> None:
-        self._since = self._machine.debts.count
+        self._body = object()
+        sagas_around.set((*sagas_around.get(), self._body))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
+        sagas_around.set(tuple(body for body in sagas_around.get() if body is not self._body))
         # Not for GeneratorExit, by which a run leaves memory, nor for continue_as_new, which takes debts along.
         if isinstance(error, Exception | asyncio.CancelledError):
-            await _undo_all(self._machine, since=self._since, parallel=self._parallel)
+            await _undo_all(self._machine, self._machine.debts.newest_first(body=self._body), parallel=self._parallel)
 
 
-async def _undo_all(machine: Machine, *, since: int, parallel: bool) -> list[ActivityFailed]:
-    debts = machine.debts.newest_first(since=since)
+async def _undo_all(machine: Machine, debts: list[Debt], *, parallel: bool) -> list[ActivityFailed]:
     if parallel:
         failures: list[ActivityFailed | None] = await asyncio.gather(*(_undo(machine, debt) for debt in debts))
     else:

@@ -14,7 +14,7 @@ from continuum.definitions.catalog import catalog
 from continuum.definitions.handles import RunHandle, verbs_of
 from continuum.definitions.purity.checking import Purity, check
 from continuum.definitions.signatures import Signature, durable_name, refuse_wrong_kind
-from continuum.errors import ContinuumError, DefinitionError, NotAllowedHere
+from continuum.errors import ContinuumError, DefinitionError, InputInvalid, NotAllowedHere
 from continuum.ids import canonical
 from continuum.model.names import NAME_MAX, is_short_name
 from continuum.model.policy import Duration, seconds
@@ -67,7 +67,7 @@ class Workflow(Generic[P, R_co]):
         self.retention_seconds = None if retention is None else seconds(retention, name="retention")
         self.signals = _contract(signals, f"workflow {fn.__qualname__}")
         self.signature = Signature(fn, "workflow", scope=scope)
-        self._fails_on = fails_on
+        self._fails_on = _exceptions(fails_on, f"workflow {fn.__qualname__}")
         check(fn, f"workflow {self.origin}", purity=purity, allow=allow)
         self.__doc__ = fn.__doc__
         self.__name__ = fn.__name__
@@ -113,12 +113,32 @@ class Workflow(Generic[P, R_co]):
         return self.signature.result.encode(result)
 
     def fails_on(self, error: BaseException) -> bool:
-        """Tell whether an exception fails the run (or is a bug that blocks it)."""
+        """Tell whether an exception fails the run (or is a bug that blocks it).
+
+        What a TaskGroup raises is judged by what its tasks raised: a bug among them is a bug.
+        """
+        if self._fails_on is not None and isinstance(error, self._fails_on):
+            return True
+        if isinstance(error, BaseExceptionGroup):
+            return all(map(self.fails_on, error.exceptions))
         if self._fails_on is not None:
-            return isinstance(error, self._fails_on)
+            return False
+        if isinstance(error, InputInvalid) and isinstance(error.__cause__, TypeError):
+            return False  # a call whose arguments are too many, too few or misnamed: to Python a TypeError
         if isinstance(error, ContinuumError):  # ActivityFailed and its kin, DurableValueError, SignalInvalid …
             return not isinstance(error, DefinitionError | NotAllowedHere)
         return isinstance(error, Exception) and not isinstance(error, BUGS)
+
+
+def _exceptions(kinds: Any, where: str) -> tuple[type[BaseException], ...] | None:
+    """Return the exceptions that fail a run; None: all but bugs."""
+    given = kinds if kinds is None or isinstance(kinds, tuple) else (kinds,)
+    for kind in given or ():
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise DefinitionError(
+                f"{where}: fails_on takes a tuple of exception classes, (OrderRefused,), not {kinds!r}"
+            )
+    return given
 
 
 def _contract(signals: Any, where: str) -> Mapping[str, Shape] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import traceback
@@ -59,14 +60,21 @@ class Failure(Struct, frozen=True, gc=False):
 
 
 def failure_of(error: BaseException, *, details_max: int = DETAILS_MAX) -> Failure:
-    """Describe an exception, bounded: nothing in it can be too large or impossible to journal."""
+    """Describe an exception, bounded: nothing in it can be too large or impossible to journal.
+
+    What a TaskGroup raised is described by what is in it as well: it names those errors and is caused by them, and is
+    not to be retried if one of them is not.
+    """
     details, retryable, retry_after = None, True, None
-    if isinstance(error, ActivityError):
-        details, retryable, retry_after = _bounded(error.details, details_max), error.retryable, _delay(error)
+    parts = _parts(error)
+    said = min((one for one in parts if isinstance(one, ActivityError)), key=lambda one: one.retryable, default=None)
+    if said is not None:
+        details, retryable, retry_after = _bounded(said.details, details_max), said.retryable, _delay(said)
+    bases = dict.fromkeys(base for one in parts for base in type(one).__mro__ if base not in (object, BaseException))
     return Failure(
         type=_name(type(error)),
-        message=_text(error),
-        causes=tuple(_name(base) for base in type(error).__mro__ if base not in (object, BaseException)),
+        message=_text(parts),
+        causes=tuple(map(_name, bases)),
         details=details,
         traceback=_traceback(error),
         retryable=retryable,
@@ -85,13 +93,24 @@ def _name(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _text(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception as broken:  # noqa: BLE001  # a user's __str__ must not decide whether a failure can be recorded
-        text = f"<{type(error).__name__} whose __str__ raised {type(broken).__name__}>"
+def _parts(error: BaseException) -> list[BaseException]:
+    """Return an error, followed by those that it groups."""
+    inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return [error, *itertools.chain.from_iterable(map(_parts, inner))]
+
+
+def _text(parts: list[BaseException]) -> str:
+    first, *grouped = parts
+    text = "; ".join((_said(first), *(f"{_name(type(one))}: {_said(one)}" for one in grouped)))
     clean = text.encode("utf-8", "replace").decode()
     return clean if len(clean) <= MESSAGE_MAX else clean[: MESSAGE_MAX - 1] + "…"
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # noqa: BLE001  # a user's __str__ must not decide whether a failure can be recorded
+        return f"<{type(error).__name__} whose __str__ raised {type(broken).__name__}>"
 
 
 def _traceback(error: BaseException) -> str:

@@ -317,8 +317,10 @@ class Asking:
                 "and decide there",
                 run_id=self.info.run_id,
             )
-        self._continuing = Continued(version, arguments)
-        raise ContinueAsNew(self._continuing)
+        continued = Continued(version, arguments)
+        if not self._is_given_up:  # else it is a `finally:` on the way out, which decides nothing
+            self._continuing = continued
+        raise ContinueAsNew(continued)
 
     # --- values, time, chance, logs -----------------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ from continuum.model.attributes import checked
 from continuum.model.failure import Failure
 from continuum.model.messages import MessageKind
 from continuum.model.policy import Duration, seconds
-from continuum.replay.guard import unguarded
+from continuum.replay.beside import BesideLoop, beside, refuse_beside
 from continuum.replay.loop import WorkflowLoop
 from continuum.replay.machine import Machine
 from continuum.replay.turns import LogLine, RunInfo
@@ -60,8 +60,23 @@ def machine_for(what: str) -> Machine:
     """
     machine = current_machine()
     if machine is None:
-        raise NotInWorkflow(f"continuum.{what} belongs into a workflow: outside of one there is no run to ask")
+        refuse_beside(f"continuum.{what}")
+        raise _outside(what)
     return machine
+
+
+def _reader_for(what: str) -> Machine:
+    """Return the machine of the workflow that asks for what stays as it is; a side effect may ask for it too."""
+    loop = asyncio_events._get_running_loop()
+    if type(loop) is BesideLoop:
+        loop = loop.run
+    if type(loop) is not WorkflowLoop:
+        raise _outside(what)
+    return loop.owner  # type: ignore[return-value]  # as above
+
+
+def _outside(what: str) -> NotInWorkflow:
+    return NotInWorkflow(f"continuum.{what} belongs into a workflow: outside of one there is no run to ask")
 
 
 def in_workflow() -> bool:
@@ -75,7 +90,7 @@ def now() -> datetime:
     Raises:
         NotInWorkflow: outside of a workflow.
     """
-    return machine_for("now()").now
+    return _reader_for("now()").now
 
 
 def today(tz: tzinfo = UTC) -> date:
@@ -84,7 +99,7 @@ def today(tz: tzinfo = UTC) -> date:
     Raises:
         NotInWorkflow: outside of a workflow.
     """
-    return machine_for("today()").now.astimezone(tz).date()
+    return _reader_for("today()").now.astimezone(tz).date()
 
 
 def random() -> Random:
@@ -111,7 +126,7 @@ def info() -> RunInfo:
     Raises:
         NotInWorkflow: outside of a workflow.
     """
-    return machine_for("info()").info
+    return _reader_for("info()").info
 
 
 def log(level: int | str, message: str, **fields: Any) -> None:
@@ -129,7 +144,7 @@ def log(level: int | str, message: str, **fields: Any) -> None:
     number = logging.getLevelNamesMapping().get(level.upper()) if isinstance(level, str) else level
     if number is None:
         raise ValueError(f"no logging level is named {level!r}")
-    machine_for("log()").log(LogLine(number, message, fields))
+    _reader_for("log()").log(LogLine(number, message, fields))
 
 
 def patched(name: str) -> bool:
@@ -223,6 +238,7 @@ def set_own_attributes(changes: Mapping[str, Any]) -> None:
     """
     machine = current_machine()
     if machine is None:
+        refuse_beside("continuum.set_attributes()")
         raise NotInWorkflow(
             "set_attributes(name=value) changes the attributes of the workflow that calls it; anywhere else say of which "
             "run: `await continuum.set_attributes(run_id, {...})`"
@@ -234,16 +250,17 @@ async def side_effect(fn: Callable[[], T]) -> T:
     """Call `fn` once in the life of the run and journal its value; on replay the journaled value is returned.
 
     `fn` runs synchronously within the turn, so it must be quick and must not wait; what needs the network is an
-    activity. The value crosses the journal: its type is read from `fn`'s return annotation, else it must be plain JSON.
+    activity. It can ask nothing of its run, such as `uuid4()`: that would be missing on replay. The value crosses the journal: its type is read from `fn`'s return annotation, else it must be plain JSON.
 
     Raises:
         NotInWorkflow: outside of a workflow.
         DurableValueError: the value cannot be journaled; the path points at the culprit.
         SideEffectFailed: `fn` raised; that is journaled too.
+        NotAllowedHere: `fn` asked its run for something.
     """
     machine = machine_for("side_effect()")
     shape = codec.returned_by(fn)
-    journaled = await machine.side_effect(lambda: shape.encode(unguarded(fn)))
+    journaled = await machine.side_effect(lambda: shape.encode(beside(fn)))
     if isinstance(journaled, Failure):
         raise _failed(journaled, machine.info.run_id)
     return machine.decode(shape, journaled, "the journaled value of a side effect")  # type: ignore[no-any-return]

@@ -20,13 +20,11 @@ from asyncio import events as asyncio_events
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 from continuum.errors import NondeterminismError
 from continuum.replay.loop import WorkflowLoop
 from continuum.replay.sites import is_installed
-
-T = TypeVar("T")
 
 GuardMode = Literal["raise", "warn", "off"]
 GUARD_MODES: tuple[str, ...] = get_args(GuardMode)
@@ -97,15 +95,6 @@ def lifted(loop: WorkflowLoop) -> Iterator[None]:
         yield
     finally:
         loop.guard = guard
-
-
-def unguarded(fn: Callable[[], T]) -> T:
-    """Call a function that may do what it likes."""
-    loop = asyncio_events._get_running_loop()
-    if type(loop) is not WorkflowLoop or loop.guard is None:
-        return fn()
-    with lifted(loop):
-        return fn()
 
 
 _hooks: list[Callable[[str, tuple[Any, ...]], None]] = []

@@ -308,7 +308,8 @@ class Machine(Asking):
         outcome = Cancelled() if self._is_cancelling else judged(main, self._body, self._payload_max)
         if self._continuing is not None and outcome != self._continuing:
             outcome = Stuck(
-                "the workflow called continue_as_new and ended otherwise: its BaseException must get through"
+                "the workflow called continue_as_new and ended otherwise: its BaseException must get through, and a "
+                "TaskGroup wraps what leaves its block, so call it behind one"
             )
         if isinstance(outcome, Stuck):
             self.block(outcome.reason)

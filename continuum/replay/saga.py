@@ -10,12 +10,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from continuum.model.failure import Failure
 from continuum.model.tasks import TaskOptions
 
 Recode = Callable[[bytes], bytes]
+
+# The sagas whose bodies surround the code that runs; tasks that it starts take them along.
+sagas_around: ContextVar[tuple[object, ...]] = ContextVar("sagas_around", default=())
 
 
 @dataclass(slots=True, eq=False)
@@ -33,6 +37,7 @@ class Debt:
     recode: Recode | None = None
     result: bytes | None = None
     command_id: int | None = None  # of the compensation, once it was asked for
+    sagas: tuple[object, ...] = ()  # in the bodies of which the activity was performed
     answer: asyncio.Future[bytes | Failure] | None = field(default=None, repr=False)
 
     def encode(self) -> bytes:
@@ -80,6 +85,7 @@ class Debts:
     def promise(self, command_id: int, debt: Debt) -> None:
         """Take note of an activity that was asked for."""
         self._promised[command_id] = debt
+        debt.sagas = sagas_around.get()
         if debt.arguments is not None:
             self._owed.append(debt)
 
@@ -119,14 +125,13 @@ class Debts:
         """Whether nothing has to be looked up here."""
         return not (self._owed or self._promised)
 
-    @property
-    def count(self) -> int:
-        """How many debts there are, those that are being undone included."""
-        return len(self._owed)
-
-    def newest_first(self, *, since: int = 0, activity: str | None = None) -> list[Debt]:
-        """Return what is owed, without the oldest `since` of them, for one activity or all."""
-        return [debt for debt in reversed(self._owed[since:]) if activity is None or debt.activity == activity]
+    def newest_first(self, *, body: object = None, activity: str | None = None) -> list[Debt]:
+        """Return what is owed: all of it, what was done in the body of one saga, or by one activity."""
+        return [
+            debt
+            for debt in reversed(self._owed)
+            if (body is None or body in debt.sagas) and (activity is None or debt.activity == activity)
+        ]
 
     def oldest_first(self) -> list[Debt]:
         """Return what is owed, as another generation takes it over."""

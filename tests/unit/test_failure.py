@@ -144,3 +144,19 @@ def test_bytes_hold_what_is_known_and_nothing_else() -> None:
     assert Failure.decode(full.encode()) == full
     assert json.loads(Failure("t", "m").encode()) == {"type": "t", "message": "m", "causes": []}
     assert Failure.decode(b'{"type":"t","message":"m","of_tomorrow":1}') == Failure("t", "m")
+
+
+def test_what_is_in_a_group_is_in_its_failure() -> None:
+    said = ActivityError("declined", details={"code": 51}, retryable=False)
+    group = ExceptionGroup("two", [ActivityError("busy", retry_after=3), ExceptionGroup("one", [Special("no"), said])])
+
+    failure = failure_of(raised(group))
+
+    where = "continuum.errors.ActivityError"
+    assert failure.message == (
+        f"two (2 sub-exceptions); {where}: busy; builtins.ExceptionGroup: one (2 sub-exceptions); "
+        f"{__name__}.Special: no; {where}: declined"
+    )
+    assert failure.type == "builtins.ExceptionGroup"
+    assert {f"{__name__}.Base", "builtins.LookupError", where} < set(failure.causes)
+    assert (failure.details, failure.retryable, failure.retry_after) == ({"code": 51}, False, None)

@@ -286,7 +286,12 @@ BARE_ACTIVITY = Rule(
     "performs an activity here, on every replay, without journal or retry",
     "call the activity itself; its `fn` is for unit tests",
 )
-CONSTRUCTS: tuple[Rule, ...] = (SET_ORDER, WAIT_ORDER, MODULE_STATE, EXCEPT_ALL, BARE_ACTIVITY)
+NOT_AWAITED = Rule(
+    ("not-awaited",),
+    "makes a coroutine that nobody awaits, so nothing of it is ever done",
+    "write `await` before it, or start it with `asyncio.create_task(...)`",
+)
+CONSTRUCTS: tuple[Rule, ...] = (SET_ORDER, WAIT_ORDER, MODULE_STATE, EXCEPT_ALL, BARE_ACTIVITY, NOT_AWAITED)
 
 # What is allowed although its module is not. A class stands for its methods too.
 PURE: frozenset[str] = frozenset(

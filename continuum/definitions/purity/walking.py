@@ -21,7 +21,7 @@ from continuum.definitions.purity.judging import judged
 from continuum.definitions.purity.naming import is_a, is_routine
 from continuum.definitions.purity.orders import ignores_order, ordered_by, rule_of_order
 from continuum.definitions.purity.resolving import annotated, imported, resolved
-from continuum.definitions.purity.rules import BARE_ACTIVITY, EXCEPT_ALL, METHOD_NAMES, MODULE_STATE, Rule
+from continuum.definitions.purity.rules import BARE_ACTIVITY, EXCEPT_ALL, METHOD_NAMES, MODULE_STATE, NOT_AWAITED, Rule
 from continuum.definitions.purity.scopes import Scope, arguments_of, nodes_of
 from continuum.definitions.purity.sources import Source
 from continuum.definitions.purity.states import changes, is_shared
@@ -189,6 +189,10 @@ class _Reader:
             case ast.Import() | ast.ImportFrom():
                 for name, thing in imported(node, self._package).items():
                     self._set(name, thing)
+            case ast.Expr(value=value):
+                self._expression(value)
+                if isinstance(value, ast.Call) and _makes_coroutine(resolved(value.func, self._find)):
+                    self._finds(value, NOT_AWAITED.names[0], NOT_AWAITED)
             case _:
                 for child in ast.iter_child_nodes(node):
                     if isinstance(child, ast.expr):
@@ -356,3 +360,16 @@ class _Reader:
         if call is not None and node.attr in METHOD_NAMES:
             return METHOD_NAMES[node.attr], f"loop.{node.attr}"
         return None
+
+
+def _makes_coroutine(callee: Thing | None) -> bool:
+    """Tell whether calling it does nothing until what it returns is awaited."""
+    match callee:
+        case Live(value):
+            return is_a(value, Activity) or inspect.iscoroutinefunction(value)
+        case Member(kind, name):
+            return inspect.iscoroutinefunction(inspect.getattr_static(kind, name, None))
+        case Inner(node):
+            return isinstance(node, ast.AsyncFunctionDef)
+        case _:
+            return False

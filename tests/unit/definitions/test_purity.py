@@ -170,6 +170,12 @@ IMPURE = [
     ("COUNT = 0", "def more():\n    global COUNT\n    COUNT = 1\nmore()", "module-state"),
     ("LOCK = asyncio.Lock()", "async with LOCK:\n    pass", "asyncio.Lock"),
     ("GATE = asyncio.Event()", "await GATE.wait()", "asyncio.Event"),
+    # forgotten
+    ("from continuum import activity\n@activity\nasync def charge() -> int: ...", "charge()", "not-awaited"),
+    ("import asyncio", "asyncio.sleep(1)", "not-awaited"),
+    ("import asyncio", "queue = asyncio.Queue()\nqueue.put(1)", "not-awaited"),
+    ("import continuum", "continuum.wait_signal('go')", "not-awaited"),
+    ("", "async def inner(): ...\ninner()", "not-awaited"),
 ]  # fmt: skip
 
 DOUBTFUL = [
@@ -293,6 +299,10 @@ PURE = [
     ("", "count = 0\ndef more():\n    nonlocal count\n    count += 1\nmore()"),
     ("LIMITS = {'a': 1}", "x = LIMITS['a'], LIMITS.get('b'), list(LIMITS)"),
     ("LIMITS = {'a': []}", "mine = dict(LIMITS)\nmine.update(b=1)"),
+    # awaited, or to be awaited later
+    ("from continuum import activity\n@activity\nasync def charge() -> int: ...", "await charge()\nx = charge()\nawait x\nt = asyncio.create_task(charge())\nasyncio.create_task(charge())"),
+    ("import asyncio", "queue = asyncio.Queue()\nqueue.put_nowait(1)\nasyncio.gather(queue.get())"),
+    ("", "def inner(): ...\ninner()\n(lambda: inner)()()"),
     # catching
     ("", "try:\n    pass\nexcept Exception:\n    pass"),
     ("", "try:\n    pass\nexcept BaseException:\n    x = 1\n    raise"),

@@ -3,9 +3,11 @@
 # ruff: noqa: BLE001  # workflows do here what they should not
 
 import asyncio
+import contextlib
 import logging
 from datetime import UTC, date, datetime, timedelta, timezone
 from random import Random
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -343,3 +345,54 @@ def test_time_zones_are_utc() -> None:
         return context.now().tzinfo is UTC
 
     assert a_run(flow).outcome is True
+
+
+@pytest.mark.parametrize(
+    "take",
+    [
+        lambda: str(context.uuid4()),
+        lambda: context.random().random(),
+        lambda: context.patched("new"),
+        lambda: context.set_own_attributes({"a": 1}),
+        lambda: charge(1),
+        lambda: asyncio.get_running_loop().create_future(),
+        lambda: asyncio.get_running_loop().call_later(1, print),
+    ],
+)
+def test_a_side_effect_takes_nothing_from_its_run_for_a_replay_would_not(take: Any) -> None:
+    async def flow() -> None:
+        with contextlib.suppress(Exception):
+            await context.side_effect(take)
+
+    run = a_run(flow)
+
+    assert "a side effect asked its run for " in run.reason
+    assert run.history == []
+
+
+def test_a_side_effect_may_read_what_stays_as_it_is_and_is_no_workflow_code() -> None:
+    async def flow() -> list[Any]:
+        def look() -> list[object]:
+            context.log("info", "looked")
+            return [context.now() == START, str(context.today()), context.info().run_id, context.in_workflow()]
+
+        return [*await context.side_effect(look), str(context.uuid4())]
+
+    run = a_run(flow)
+
+    assert [one.message for one in run.last.logs] == ["looked"]
+    outcome: Any = run.outcome
+    *seen, drawn = outcome
+    assert seen == [True, "2026-01-01", RUN_ID, False]
+    assert drawn == str(UUID(int=Random(f"{RUN_ID}/1").getrandbits(128), version=4))
+
+
+def test_a_side_effect_cannot_bring_a_loop_of_its_own() -> None:
+    async def flow() -> None:
+        await context.side_effect(lambda: asyncio.run(nothing))
+
+    async def nap() -> None: ...
+
+    nothing = nap()
+    nothing.close()
+    assert "asyncio.run() cannot be called from a running event loop" in a_run(flow).failure

@@ -125,6 +125,50 @@ def test_fails_on_chooses_what_fails_the_run() -> None:
     assert ARun(a_flow(lookup, fails_on=(OSError,))).reason.startswith("builtins.KeyError: 'x'")
 
 
+async def in_a_group(*errors: Exception) -> None:
+    async def fails(error: Exception) -> None:
+        raise error
+
+    async with asyncio.TaskGroup() as group:
+        for error in errors:
+            group.create_task(fails(error))
+
+
+def test_what_a_task_group_raises_is_judged_by_what_its_tasks_raised() -> None:
+    async def refused() -> None:
+        await in_a_group(ValueError("no"), KeyError("x"))
+
+    async def buggy() -> None:
+        await in_a_group(ValueError("no"), TypeError("oops"))
+
+    async def nested() -> None:
+        raise BaseExceptionGroup("deep", [ExceptionGroup("er", [NameError("oops")])])
+
+    failure = ARun(a_flow(refused)).failure
+    assert failure.startswith("builtins.ExceptionGroup: unhandled errors in a TaskGroup (2 sub-exceptions); ")
+    assert failure.endswith("; builtins.ValueError: no; builtins.KeyError: 'x'")
+    assert "TypeError: oops" in a_run(buggy).reason
+    assert "NameError: oops" in a_run(nested).reason
+    assert ARun(a_flow(refused, fails_on=(ValueError, KeyError))).failure == failure
+    assert "KeyError: 'x'" in ARun(a_flow(refused, fails_on=(ValueError,))).reason
+    assert ARun(a_flow(buggy, fails_on=(Exception,))).failure.startswith("builtins.ExceptionGroup")
+
+
+@pytest.mark.parametrize(("args", "kwargs"), [((), {}), ((1,), {"currency": "EUR"}), ((1, 2), {})])
+def test_a_call_with_arguments_that_are_not_there_is_a_bug_as_in_python(args: Any, kwargs: Any) -> None:
+    async def flow() -> None:
+        await charge(*args, **kwargs)
+
+    assert "charge() was given wrong arguments: " in a_run(flow).reason
+
+
+def test_a_call_with_a_value_that_does_not_fit_fails_the_run() -> None:
+    async def flow() -> None:
+        await charge("much")  # type: ignore[arg-type]
+
+    assert a_run(flow).failure.startswith("continuum.errors.InputInvalid: the arguments do not fit charge()")
+
+
 def test_a_result_that_cannot_be_stored_fails_the_run() -> None:
     async def flow() -> object:
         return {"a": [1, object()]}

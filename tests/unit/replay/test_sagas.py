@@ -217,12 +217,12 @@ def test_a_saga_undoes_what_its_body_did_if_it_raises() -> None:
     assert run.turn(done(4))[-1] == undone(2)
     run.turn(done(5))
     assert run.outcome == "raised"
-    assert run.machine.debts.count == 1
+    assert len(run.machine.debts.newest_first()) == 1
 
 
 def test_a_saga_that_ends_well_undoes_nothing() -> None:
     run = booked("fine", flow=guarded)
-    assert (run.outcome, run.machine.debts.count) == ("kept", 3)
+    assert (run.outcome, len(run.machine.debts.newest_first())) == ("kept", 3)
 
 
 def test_a_saga_whose_task_is_cancelled_undoes_too() -> None:
@@ -241,6 +241,74 @@ def test_a_saga_whose_task_is_cancelled_undoes_too() -> None:
     assert run.turn(after=10)[-1] == 'activity_scheduled 4 give_back {"ticket":"t1"}'
     run.turn(done(4))
     assert run.outcome == "late"
+
+
+async def beside_another() -> str:
+    async def fails() -> None:
+        async with saga():
+            await book(1)
+            await ping()
+            raise ValueError("no")
+
+    async def goes_well() -> None:
+        async with saga():
+            await asyncio.gather(book(2))
+            await ping()
+
+    await asyncio.gather(fails(), goes_well(), return_exceptions=True)
+    return "over"
+
+
+def test_a_saga_leaves_alone_what_another_one_did_at_the_same_time() -> None:
+    run = a_run(beside_another)
+    run.turn(done(1, "t1"), done(2, "t2"))
+    assert run.turn(done(3))[1:] == ['activity_scheduled 5 give_back {"ticket":"t1"}']
+    run.turn(done(5), done(4))
+    assert run.outcome == "over"
+    assert [debt.result for debt in run.machine.debts.newest_first()] == [b'"t2"']
+
+
+def test_a_saga_undoes_what_its_body_did_also_if_something_older_was_undone_meanwhile() -> None:
+    async def flow() -> None:
+        await book(1)
+        async with saga():
+            await book(2)
+            await compensate(book, "t1")
+            raise ValueError("no")
+
+    run = a_run(flow)
+    run.turn(done(1, "t1"))
+    run.turn(done(2, "t2"))
+    assert run.turn(done(3))[-1] == 'activity_scheduled 4 give_back {"ticket":"t2"}'
+
+
+def test_a_saga_undoes_what_tasks_did_that_its_body_started() -> None:
+    async def flow() -> None:
+        async with saga(), asyncio.TaskGroup() as group:
+            group.create_task(book(1))
+            group.create_task(book(2))
+            group.create_task(ping())
+
+    run = a_run(flow)
+    run.turn(done(1, "t1"))
+    assert run.turn(broken(3, RuntimeError("no")))[-1] == 'activity_scheduled 4 give_back {"ticket":"t1"}'
+
+
+def test_a_finally_block_that_would_continue_as_new_does_not_hinder_a_cancel() -> None:
+    async def flow() -> None:
+        await book(1)
+        try:
+            await context.wait_signal("go")
+        finally:
+            continue_as_new()
+
+    run = a_run(flow, alone=True)
+    run.turn(done(1, "t1"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("continuum.definitions.continuing.catalog", lambda: _Catalog(run.flow))
+        assert run.turn(CANCEL)[-1] == 'activity_scheduled 2 give_back {"ticket":"t1"}'
+        run.turn(done(2))
+    assert run.outcome == Cancelled()
 
 
 def test_a_saga_is_left_by_continue_as_new_with_its_debts() -> None:
