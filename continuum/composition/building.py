@@ -146,5 +146,5 @@ def _sql_instance(settings: Settings, engine: AsyncEngine) -> Instance:
 def _register(settings: Settings, make: Callable[[], Journal], prepare: Any, world: Callable[[], World]) -> Instance:
     known = instances.known(settings.name)
     made = Instance(settings, make_journal=make, prepare=prepare, world=world, instances=instances)
-    instances.register(settings.name, made, is_running=known is not None and known.is_running)
+    instances.register(settings.name, made, is_running=known is not None and known.is_entered)
     return made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self, TypeVar, overload
 
@@ -35,21 +35,15 @@ class Children(list[Component]):
             for component in self:
                 await component.start()
                 started.append(component)
-        except BaseException:
-            for component in reversed(started):
-                await component.stop()
+        except BaseException as error:
+            for trouble in await _stop_all(started):
+                error.add_note(f"and while what had started was stopped again: {trouble!r}")
             raise
 
     async def stop(self) -> None:
         """Stop every component, last in first out; the first error is raised after all have been stopped."""
-        errors: list[BaseException] = []
-        for component in reversed(self):
-            try:
-                await component.stop()
-            except BaseException as error:  # noqa: BLE001  # the others must be stopped all the same; it is raised below
-                errors.append(error)
-        if errors:
-            raise errors[0]
+        for trouble in await _stop_all(self):
+            raise trouble
 
     def forget(self) -> None:
         """Take the instance's name back; it must be stopped."""
@@ -64,6 +58,17 @@ class Children(list[Component]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+
+
+async def _stop_all(components: Sequence[Component]) -> list[BaseException]:
+    """Stop every component, last in first out, whatever goes wrong with one; return what did."""
+    errors: list[BaseException] = []
+    for component in reversed(components):
+        try:
+            await component.stop()
+        except BaseException as error:  # noqa: BLE001  # the others must be stopped all the same; the caller raises it
+            errors.append(error)
+    return errors
 
 
 def instances_of(components: Iterable[Component | Children]) -> tuple[Lived, ...]:

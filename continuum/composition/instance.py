@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from typing import Any, Literal, TypeVar, TypeVarTuple, Unpack, overload
 from uuid import UUID
@@ -66,6 +66,7 @@ class Instance(SchedulingVerbs, ChangeVerbs):
             if settings.values["required"]
             else LateStart(self.name, node=settings.values["node"], open_now=self.open, close_now=self.close)
         )
+        self._is_opening = False
         self._drained: Literal["no", "yes", "partly"] = "no"
         self._draining: asyncio.Lock | None = None
         self._drain_began: asyncio.Event | None = None
@@ -85,14 +86,33 @@ class Instance(SchedulingVerbs, ChangeVerbs):
         return self.wiring is not None
 
     @property
+    def is_entered(self) -> bool:
+        """Whether it is running, or is being started: its name is taken."""
+        return self.is_running or self._is_opening or (self.late is not None and self.late.is_waited_for)
+
+    @property
     def components(self) -> Mapping[str, Component] | None:
         """The components, while the journal is open."""
         return None if self.wiring is None else self.wiring.components
 
     async def open(self) -> None:
-        """Open the journal and become an owner if runs or activities will live here."""
+        """Open the journal and become an owner if runs or activities will live here.
+
+        Raises:
+            ConfigurationError: it was replaced, or is being opened already, or an option cannot be.
+            JournalUnavailable, SchemaNotReady, SchemaTaken.
+        """
         if self.wiring is not None:
             return
+        if self._is_opening:
+            raise ConfigurationError(f"instance {self.name!r} is being started by another task: enter it once")
+        self._is_opening = True
+        try:
+            await self._open()
+        finally:
+            self._is_opening = False
+
+    async def _open(self) -> None:
         successor = self._instances.known(self.name)
         if successor is not None and successor is not self:
             raise ConfigurationError(
@@ -165,21 +185,23 @@ class Instance(SchedulingVerbs, ChangeVerbs):
         """Give up what is left, write what is queued, retire the owner row, close the journal."""
         if (wiring := self.wiring) is None:
             return
-        await self.drain()
-        self.wiring = None
-        await wiring.client.census.stop()
-        await wiring.awaiting.stop()
-        await wiring.attempts.stop()
-        await wiring.runs.stop()
+        async with AsyncExitStack() as steps:  # each is taken whatever becomes of those before: a stop may be cancelled
+            steps.callback(wiring.emit, "instance.stopped")
+            steps.push_async_callback(wiring.journal.close)
+            steps.push_async_callback(self._leave, wiring)
+            for part in (wiring.runs, wiring.attempts, wiring.awaiting, wiring.client.census):  # the last one first
+                steps.push_async_callback(part.stop)
+            steps.callback(setattr, self, "wiring", None)
+            await self.drain()
+
+    async def _leave(self, wiring: Wiring) -> None:
+        """Write what is queued, and be no owner any more."""
         try:
             async with wiring.node.clock.timeout(self._drain_limit(None)):
                 await wiring.committer.close()
                 await wiring.membership.retire()
         except (TimeoutError, ContinuumError) as error:  # the database is away: the sweep will find our leases
             wiring.emit("instance.left_leases", error=repr(error))
-        finally:
-            await wiring.journal.close()
-        wiring.emit("instance.stopped")
 
     def readiness(self) -> Readiness:
         """Say whether it takes work."""

@@ -75,7 +75,12 @@ class LateStart:
         self._enough = asyncio.Event()  # of this loop
         first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._live(first), name=f"{self._name}.late")
-        await asyncio.wait([first, self._task], timeout=FIRST_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            await asyncio.wait([first, self._task], timeout=FIRST_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:  # the host does not start, so nobody will stop this
+            await self.give_up()
+            await self._close_now()
+            raise
         first.cancel()  # from now on nobody is there to be told, but readiness
         if self._task.done():
             task, self._task = self._task, None

@@ -96,8 +96,13 @@ class RunningPart(Component):
                 "of children() in order, or `async with children(...)`"
             )
         if self._running is None:
-            self._running = components[self._part]
-            await self._running.start()
+            running = self._running = components[self._part]
+            try:
+                await running.start()
+            except BaseException:  # nobody stops what did not start: what there is of it ends here
+                self._running = None
+                await running.stop()
+                raise
 
     async def stop(self) -> None:
         """Stop the component; the instance drains first if it holds leases."""
@@ -110,6 +115,8 @@ class RunningPart(Component):
         running, self._running = self._running, None
         if running is None:
             return
-        if self._part in HOLDERS:
-            await self._instance.drain()
-        await running.stop()
+        try:
+            if self._part in HOLDERS:
+                await self._instance.drain()
+        finally:  # a drain that is cancelled must not leave a heart behind that beats for nobody
+            await running.stop()

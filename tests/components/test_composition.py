@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import re
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -31,6 +32,7 @@ from continuum.composition.building import instances
 from continuum.composition.options import INSTANCE, PARTS, settings_of
 from continuum.journal.port import Contended
 from continuum.runtime.component import Component
+from tests.support.eventually import eventually
 from tests.support.hosting import instance_of, wiring_of
 
 
@@ -42,6 +44,16 @@ async def double(n: int) -> int:
 @activity
 async def one() -> int:
     return 1
+
+
+@activity
+async def never_ends() -> None:
+    await asyncio.Event().wait()
+
+
+@workflow
+async def waits_long() -> None:
+    await never_ends()
 
 
 @pytest.fixture(autouse=True)
@@ -282,6 +294,91 @@ async def test_every_part_is_stopped_though_the_stop_is_cancelled_on_its_way(eng
     with pytest.raises(asyncio.CancelledError):
         await made.stop()
     assert continuum.readiness(instance="orders").state == "not_started"
+
+
+async def test_a_stop_that_is_cancelled_while_it_drains_leaves_no_heart_that_beats(engine: AsyncEngine) -> None:
+    """Else every lease of an instance that is gone would live as long as its process."""
+    before = asyncio.all_tasks()
+    made = children(name="orders", engine=engine, drain_timeout=0.5)
+    await made.start()
+    await continuum.start(waits_long, instance="orders")
+    await eventually(lambda: wiring_of(instance_of(made)).attempts.running)
+    stopping = asyncio.create_task(made.stop())
+    await eventually(lambda: continuum.readiness(instance="orders").state == "draining")
+    stopping.cancel()
+    await asyncio.wait([stopping])
+    assert stopping.cancelled()
+    assert continuum.readiness(instance="orders").state == "not_started"
+    assert asyncio.all_tasks() - before <= {stopping}
+    assert not any(thread.name == "continuum-heartbeat" for thread in threading.enumerate())
+    async with engine.connect() as connection:
+        assert (await connection.exec_driver_sql("SELECT count(*) FROM continuum_owners")).scalar() == 0
+
+
+async def test_a_part_that_fails_to_start_is_stopped_and_starts_the_next_time(engine: AsyncEngine) -> None:
+    before = asyncio.all_tasks()
+    made = children(name="orders", engine=engine)
+    (journal, *parts) = made
+    part = next(part for part in parts if part.name == "orders.recovery")
+    await journal.start()
+    running = wiring_of(instance_of(made)).components["recovery"]
+    start = running.start
+
+    async def fails_half_way() -> None:
+        await start()
+        raise RuntimeError("half-way")
+
+    running.start = fails_half_way  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="half-way"):
+        await part.start()
+    assert not any(task.get_name() == "orders.recovery" for task in asyncio.all_tasks())
+    running.start = start  # type: ignore[method-assign]
+    await part.start()
+    assert any(task.get_name() == "orders.recovery" for task in asyncio.all_tasks())
+    await made.stop()
+    assert asyncio.all_tasks() == before
+
+
+async def test_what_failed_is_told_though_the_stop_after_it_fails_as_well(engine: AsyncEngine, tmp_path: Path) -> None:
+    empty = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'empty.db'}")
+    fine, broken = children(name="fine", engine=engine), children(name="broken", engine=empty)
+    stop = fine[-1].stop
+
+    async def failing() -> None:
+        await stop()
+        raise RuntimeError("would not stop")
+
+    fine[-1].stop = failing  # type: ignore[method-assign]
+    with pytest.raises(SchemaNotReady) as caught:
+        await (fine + broken).start()
+    assert "would not stop" in "".join(caught.value.__notes__)
+    assert continuum.readiness(instance="fine").state == "not_started"
+    await empty.dispose()
+
+
+async def test_a_name_is_taken_while_its_instance_starts(sqlite_url: str) -> None:
+    held = asyncio.Event()
+
+    async def live() -> str:
+        async with continuum.application(sqlite_url):
+            await held.wait()
+            return continuum.readiness().state
+
+    living = [asyncio.create_task(live()) for _ in range(2)]
+    (refused,), (lives,) = await asyncio.wait(living, return_when=asyncio.FIRST_COMPLETED)
+    assert isinstance(refused.exception(), ConfigurationError)
+    held.set()
+    assert await lives == "ready"
+
+
+async def test_children_that_are_being_started_are_not_started_a_second_time(engine: AsyncEngine) -> None:
+    before = asyncio.all_tasks()
+    made = children(name="orders", engine=engine)
+    first, second = await asyncio.gather(made.start(), made.start(), return_exceptions=True)
+    assert (first, type(second)) == (None, ConfigurationError)
+    assert continuum.readiness(instance="orders").state == "ready"
+    await made.stop()
+    assert asyncio.all_tasks() == before
 
 
 async def test_the_hosts_engine_is_left_as_it_was(engine: AsyncEngine) -> None:

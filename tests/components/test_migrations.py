@@ -291,6 +291,17 @@ async def test_an_unmigrated_database_is_refused_with_the_command_to_run(target:
     await journal.close()
 
 
+async def test_an_upgrade_leaves_the_tables_of_a_newer_version_alone(target: Target) -> None:
+    """A node of the version before is started again beside it: after a crash, or when a deploy is taken back."""
+    await target.migrate()
+    name = metadata(target.engine.dialect.name, target.schema).schema
+    prefix = "" if not name else '"' + name.replace('"', '""') + '".'
+    async with target.engine.begin() as connection:
+        await connection.execute(text(f"UPDATE {prefix}{VERSION_TABLE} SET version_num = 'c9999'"))
+    await target.migrate()
+    assert await target.revision() == "c9999"
+
+
 @pytest.mark.parametrize(("revision", "is_ready"), [("c0000", False), ("c9999", True)])
 async def test_older_tables_are_refused_and_newer_ones_are_not(target: Target, revision: str, is_ready: bool) -> None:
     await target.migrate()

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import shutil
+import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -40,6 +41,13 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def missing(tmp_path: Path) -> Path:
     """The path of a database that is not there yet: neither is its folder."""
     return tmp_path / "later" / "app.db"
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The URL of a server that takes a connection and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"postgresql+asyncpg://nobody:nothing@127.0.0.1:{server.getsockname()[1]}/nowhere"
 
 
 @pytest.fixture
@@ -146,6 +154,34 @@ async def test_a_tenant_that_never_came_leaves_nothing_behind(missing: Path, ent
                 assert state("late") == "not_started"
     assert asyncio.all_tasks() == before
     absent.forget()
+
+
+async def test_a_start_that_is_cancelled_leaves_nobody_trying(silent: str) -> None:
+    before = asyncio.all_tasks()
+    absent = children(name="late", engine=create_async_engine(silent), required=False)
+    starting = asyncio.create_task(absent.start())
+    await eventually(lambda: any(task.get_name() == "late.late" for task in asyncio.all_tasks()))
+    starting.cancel()
+    await asyncio.wait([starting])
+    assert starting.cancelled()
+    assert asyncio.all_tasks() - before <= {starting}
+    absent.forget()
+
+
+async def test_the_name_of_a_tenant_that_is_waited_for_is_taken(missing: Path, database_file: Path) -> None:
+    absent = tenant("late", missing, required=False)
+    async with absent:
+        with pytest.raises(ConfigurationError, match="'late' is running"):
+            tenant("late", database_file)
+    absent.forget()
+
+
+@pytest.mark.usefixtures("names")
+async def test_a_tenant_that_does_not_answer_keeps_no_other_from_being_upgraded(silent: str, tmp_path: Path) -> None:
+    absent = children(name="late", engine=create_async_engine(silent), required=False, migrations="upgrade")
+    here = tenant("here", tmp_path / "new.db", migrations="upgrade")
+    async with continuum.lifespan(*absent, *here):
+        assert (state("late"), state("here")) == ("not_started", "ready")
 
 
 async def test_a_part_that_cannot_begin_is_tried_again_with_all_the_others(database_file: Path, missing: Path) -> None:

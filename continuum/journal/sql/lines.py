@@ -13,9 +13,11 @@ makes a new one: after any of these nobody knows what the server will do with it
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
+from weakref import WeakSet
 
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
@@ -27,6 +29,7 @@ from continuum.journal.sql.dialects import Dialect, Manner, Rows
 from continuum.journal.sql.statements.book import Book, Rendered, Statement
 
 PLAN_USES = 100  # see `dialects.postgres`
+FIRST_PAUSE_SECONDS = 0.01  # between two looks whether somebody else's first connection is there
 CONNECT_SECONDS = 10.0  # a server that lets us wait longer is as good as not there; the caller comes again
 
 
@@ -34,6 +37,40 @@ def private_engine(host: AsyncEngine) -> AsyncEngine:
     """Make an engine like the host's with a pool of its own; `hide_parameters`, because payloads are nobody's business."""
     engine = host.sync_engine
     return AsyncEngine(Engine(engine.pool.recreate(), engine.dialect, engine.url, hide_parameters=True))
+
+
+_first_lock = threading.Lock()
+_settled: WeakSet[Any] = WeakSet()  # dialects that have seen a connection
+_settling: WeakSet[Any] = WeakSet()  # those whose first is being made
+
+
+@asynccontextmanager
+async def alone_at_first(engine: AsyncEngine) -> AsyncIterator[None]:
+    """Let nobody else connect by an engine's dialect while it is used for the first time, on any loop and thread.
+
+    By its first connection SQLAlchemy learns what server this is, and keeps it in the dialect; whoever comes meanwhile is
+    made to wait by SQLAlchemy within one pool only, and ours are several.
+    """
+    dialect = engine.dialect
+    while not _may_connect(dialect):  # noqa: ASYNC110  # an event belongs to one loop
+        await asyncio.sleep(FIRST_PAUSE_SECONDS)
+    try:
+        yield
+        with _first_lock:
+            _settled.add(dialect)
+    finally:
+        with _first_lock:
+            _settling.discard(dialect)
+
+
+def _may_connect(dialect: object) -> bool:
+    with _first_lock:
+        if dialect in _settled:
+            return True
+        if dialect in _settling:
+            return False
+        _settling.add(dialect)
+        return True
 
 
 class Talk:
@@ -190,7 +227,8 @@ class Line:
         return self._connection
 
     async def _connect(self) -> AsyncConnection:
-        connection = await self._engine.connect()
+        async with alone_at_first(self._engine):
+            connection = await self._engine.connect()
         try:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
             self._driver = (await connection.get_raw_connection()).driver_connection

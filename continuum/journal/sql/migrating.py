@@ -3,6 +3,10 @@
 All upgrades of a process run one after the other in one thread with a loop of its own, because Alembic keeps its
 context in module globals; so `migrate` may be awaited on any loop, by any number of tasks at once, and no loop is
 blocked. Across processes `migrations/env.py` takes an advisory lock.
+
+At which revision the tables are is asked first, by each caller on its own loop: a database that does not answer keeps
+the thread from nobody, and tables that a newer version has migrated are left as they are, so that a node of the version
+before can be started again beside it.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from continuum.errors import ConfigurationError, JournalUnavailable
 from continuum.journal.sql import opening
 from continuum.journal.sql.desk import Desk
-from continuum.journal.sql.lines import Line, private_engine
+from continuum.journal.sql.lines import Line, alone_at_first, private_engine
 from continuum.journal.sql.rows import Reader
 from continuum.journal.sql.statements.book import Book
 
@@ -63,13 +67,16 @@ async def migrate(engine: AsyncEngine, *, schema: str | None = None, revision: s
     Args:
         engine: the host's; it is neither altered nor disposed.
         schema: where the tables are to be, on PostgreSQL.
-        revision: `head`, a revision, or a relative one such as `-1` or `base` to go down.
+        revision: `head`, a revision, or a relative one such as `-1` or `base` to go down. Tables that a newer version
+            has brought beyond our `head` are left alone.
 
     Raises:
         ConfigurationError: the engine cannot hold a journal, or its tables are not ours to migrate.
         JournalUnavailable: the database does not answer.
     """
     opening.dialect_of(engine, schema=schema)
+    if revision == "head" and await _is_beyond(engine, schema):
+        return
     run = command.downgrade if revision == "base" or revision.startswith("-") else command.upgrade
 
     def upgrade(connection: Connection) -> None:
@@ -78,14 +85,23 @@ async def migrate(engine: AsyncEngine, *, schema: str | None = None, revision: s
     await asyncio.get_running_loop().run_in_executor(_THREAD, _in_thread, engine, upgrade)
 
 
+async def _is_beyond(engine: AsyncEngine, schema: str | None) -> bool:
+    found = await revision_of(engine, schema=schema)
+    return found is not None and found > head()
+
+
 def _in_thread(engine: AsyncEngine, upgrade: Callable[[Connection], None]) -> None:
     asyncio.run(_run(private_engine(engine), upgrade))
 
 
 async def _run(engine: AsyncEngine, upgrade: Callable[[Connection], None]) -> None:
     try:
-        async with engine.connect() as connection:
+        async with alone_at_first(engine):
+            connection = await engine.connect()
+        try:
             await connection.run_sync(upgrade)
+        finally:
+            await connection.close()
     except (OSError, DBAPIError) as error:
         raise JournalUnavailable(f"cannot migrate {engine.url!r}: {error}{_advice(error)}") from error
     except CommandError as error:
