@@ -26,6 +26,7 @@ from continuum.model.policy import Duration
 from continuum.model.runs import Run
 from continuum.model.states import RunState
 from continuum.replay.context import cancel_run, in_workflow, signal_run
+from continuum.runtime.activity_context import waits_for_itself
 from continuum.runtime.awaiting import Awaiting
 from continuum.runtime.census import CensusTaker
 from continuum.runtime.delivery import Delivery
@@ -116,6 +117,7 @@ class Client:
     ) -> tuple[Workflow[..., Any], Coroutine[Any, Any, Started]]:
         """Check a start; return the workflow that it means, and what starts it."""
         self._guard("start", "start_child, or an activity that starts it")
+        self._guard_write("start", session)
         workflow, arguments = call_of(flow, args, self._catalog)
         options = StartOptions.checked(
             run_id=run_id,
@@ -140,6 +142,7 @@ class Client:
     ) -> list[tuple[Workflow[..., Any], Started]]:
         """Start many runs in one commit."""
         self._guard("start_many", "activities")
+        self._guard_write("start_many", session)
         if inputs is not None:
             calls = [call_of(flow, (argument,), self._catalog) for argument in inputs]
         elif isinstance(flow, Iterable):
@@ -170,6 +173,7 @@ class Client:
         if in_workflow() and session is None:
             return await signal_run(run_id, name, payload, instance=self._node.instance, delivery_id=delivery_id)
         self._guard("signal" if session is None else "signal(session=)", "an activity that signals")
+        self._guard_write("signal", session)
         return await self._talker.signal(run_id_of(run_id), name, payload, delivery_id=delivery_id, session=session)
 
     async def cancel(
@@ -179,11 +183,13 @@ class Client:
         if in_workflow() and session is None:
             return await cancel_run(run_id, compensate=compensate, instance=self._node.instance)
         self._guard("cancel" if session is None else "cancel(session=)", "an activity that cancels")
+        self._guard_write("cancel", session)
         return await self._talker.cancel(run_id_of(run_id), compensate=compensate, session=session)
 
     async def set_attributes(self, run_id: str | UUID, attributes: Mapping[str, Any]) -> None:
         """Change a run's attributes."""
         self._guard("set_attributes(run_id, ...)", "set_attributes(name=value) for the run's own")
+        self._guard_write("set_attributes", None)
         await self._talker.set_attributes(run_id_of(run_id), attributes)
 
     def result(
@@ -260,3 +266,11 @@ class Client:
             f"instance {self._node.instance!r} runs on another event loop: await {verb} there, "
             "or enter the instance in this one"
         )
+
+    def _guard_write(self, verb: str, session: HostSession | None) -> None:
+        if session is None and waits_for_itself(self._node.instance):
+            raise NotAllowedHere(
+                f"{verb} without session= would wait for the transaction of the activity that awaits it, because SQLite "
+                f"has one writer: pass {verb}(..., session=session), which makes it a part of that transaction, or leave "
+                "it to the workflow or another activity"
+            )

@@ -31,6 +31,11 @@ class Running(Protocol):
         """Whether nobody waits for the result any more."""
         ...
 
+    @property
+    def locks_journal(self) -> bool:
+        """Whether nobody else can write to the journal before it ends."""
+        ...
+
 
 class ActivityContext:
     """The attempt that is running: `run_id`, `attempt` (from 1), `idempotency_key`, `instance`, `state`."""
@@ -109,6 +114,12 @@ class ActivityContext:
 
 
 current: ContextVar[Running] = ContextVar("continuum_activity")
+
+
+def waits_for_itself(instance: str) -> bool:
+    """Tell whether a write to this instance's journal, awaited here, would wait for the activity that awaits it."""
+    running = current.get(None)
+    return running is not None and running.locks_journal and running.instance == instance
 
 
 def activity_context() -> ActivityContext:

@@ -152,6 +152,11 @@ class RunningAttempt:
         """Whether nobody waits for the result any more."""
         return self._is_cancelled
 
+    @property
+    def locks_journal(self) -> bool:
+        """Whether nobody else can write to the journal before it ends, see `transactional`."""
+        return False
+
     # --- inside -------------------------------------------------------------------------------------------------------
 
     @property

@@ -73,6 +73,11 @@ class Transactions(Protocol):
         """Why there can be none in this process, if so."""
         ...
 
+    @property
+    def locks_journal(self) -> bool:
+        """Whether nobody else can write to the journal while one is open."""
+        ...
+
     def begin(
         self, session_class: Any, isolation_level: str | None, activity: str
     ) -> AbstractAsyncContextManager[Transaction]:
@@ -125,6 +130,11 @@ class TransactionalAttempt(RunningAttempt):
         self.in_doubt: Message | None = None  # while COMMIT is on its way: what it brings
         self._late: Failure | None = None  # a limit was reached meanwhile
         self._withdrawn = False  # nobody waits for it since
+
+    @property
+    def locks_journal(self) -> bool:
+        """Whether nobody else can write to the journal before it ends."""
+        return self._desk.transactions.locks_journal and not self.is_over
 
     def cancel(self) -> None:
         """Stop it, unless it is about to be decided."""
@@ -228,6 +238,7 @@ class NoTransactions:
     """Where there is no database of the host's."""
 
     concurrency = 1
+    locks_journal = False
     trouble = (
         "This instance's journal is in memory, where there is no transaction to be part of: give the instance an engine "
         "(application(engine), or CONTINUUM_DATABASE_URL); in tests, environment(engine=...) or a fake"

@@ -63,6 +63,7 @@ class Rehearsals:
     """Makes them."""
 
     trouble = None
+    locks_journal = False  # which is in memory
 
     def __init__(self, engine: AsyncEngine, journal: Journal) -> None:
         self._real = HostTransactions(engine, journal, concurrency=None)

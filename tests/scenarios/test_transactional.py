@@ -302,6 +302,39 @@ async def test_it_works_with_a_hosts_engine_as_it_is(bank: Bank, place: Place, d
     await engine.dispose()
 
 
+async def test_a_verb_outside_of_its_transaction_is_refused_where_it_would_wait_for_itself(
+    bank: Bank, app: Instance, place: Place
+) -> None:
+    """SQLite has one writer, and the activity is it: the verb would wait until the activity's timeout."""
+
+    @workflow
+    async def waits(n: int) -> int:
+        return n + await continuum.wait_signal("go", int)
+
+    run = await app.start(waits, 1)
+    told: list[str] = []
+
+    async def call_all(_session: AsyncSession) -> None:
+        for verb in (
+            lambda: app.start(waits, 1),
+            lambda: app.start_many(waits, [1]),
+            lambda: run.set_attributes({"a": 1}),
+            lambda: run.signal("go", 1),
+            lambda: app.cancel(run.run_id),
+        ):
+            try:
+                await verb()
+            except continuum.NotAllowedHere as error:
+                told.append(str(error))
+            except continuum.RunNotActive:  # the signal has ended it
+                pass
+        assert (await app.list_runs(workflow=waits)).items, "it may read"
+
+    assert await (await app.start(booking(body=call_all), "x")).result(timeout=15) == "booked x"
+    assert len(told) == (5 if place.kind == "sqlite" else 0)
+    assert all("session=" in one for one in told)
+
+
 # --- what is rolled back ----------------------------------------------------------------------------------------------
 
 
@@ -395,7 +428,8 @@ async def test_an_error_of_the_database_that_is_swallowed_is_not_taken_for_succe
                 session.add(Account(name="bob", cents=1))
                 await session.flush()
             else:
-                await session.execute(insert(Account).values(name="bob", cents=1))
+                prefix = how.upper() if how == "or rollback" else ""
+                await session.execute(insert(Account).prefix_with(prefix).values(name="bob", cents=1))
         except IntegrityError:
             pass
 
@@ -413,6 +447,8 @@ async def test_an_error_of_the_database_that_is_swallowed_is_not_taken_for_succe
     told = await (await app.start(books, "core")).result(timeout=15)
     if bank.engine.dialect.name == "sqlite":  # where a statement fails alone
         assert (told, await bank.entries()) == ("done", ["core"])
+        assert "rolled back" in await (await app.start(books, "or rollback")).result(timeout=15)
+        assert await bank.entries() == ["core"]
     else:
         assert "rolled back" in told
         assert await bank.entries() == []

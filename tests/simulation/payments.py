@@ -75,6 +75,7 @@ class Payments:
 
     concurrency = 2
     trouble = None
+    locks_journal = False
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal

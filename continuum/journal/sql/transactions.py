@@ -42,11 +42,18 @@ class HostTransaction:
     """One attempt's transaction: `session` is the activity's, until `finish`."""
 
     def __init__(
-        self, session: AsyncSession, loan: Loan, connection: AsyncConnection, journal: HostedJournal, dialect: Dialect
+        self,
+        session: AsyncSession,
+        loan: Loan,
+        connection: AsyncConnection,
+        driver: Any,
+        journal: HostedJournal,
+        dialect: Dialect,
     ) -> None:
         self.session = session
         self._loan = loan
         self._connection = connection
+        self._driver = driver
         self._root = connection.get_transaction()
         self._journal = journal
         self._dialect = dialect
@@ -59,9 +66,13 @@ class HostTransaction:
         """
         if self._loan.spoiled is not None:
             raise self._loan.spoiled
-        if self._root is None or not self._root.is_active:
+        if self._root is None or not self._root.is_active or self._has_ended_unseen():
             raise NotAllowedHere(ROLLED_BACK)
         await self.session.flush()
+
+    def _has_ended_unseen(self) -> bool:
+        """Tell whether SQLite has ended it behind SQLAlchemy's back: by ON CONFLICT ROLLBACK, by a trigger, by plain SQL."""
+        return self._dialect is SQLITE and not self._driver.in_transaction
 
     async def finish(self, write: Finish) -> Verdict:
         """End the task and post the message in this transaction; anything but Posted: it is no longer ours to end."""
@@ -110,6 +121,7 @@ class HostTransactions:
         self._engine = engine
         self._journal = journal
         self._dialect = words_of(engine) or dialect_of(engine)  # which says what would do
+        self.locks_journal = self._dialect is SQLITE  # which has one writer
         self.trouble: str | None = None
         if capacity == 1:
             self.trouble = (
@@ -144,7 +156,7 @@ class HostTransactions:
             session, loan = lend(session_class, connection, activity)
             try:
                 await session.connection()  # joins its transaction, whether the activity uses it or not
-                yield HostTransaction(session, loan, connection, self._journal, self._dialect)
+                yield HostTransaction(session, loan, connection, driver, self._journal, self._dialect)
             finally:
                 loan.is_returned = True
                 await _finally(_let_go(session))
