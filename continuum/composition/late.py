@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from continuum.errors import JournalUnavailable, SchemaNotReady
 from continuum.journal.port import Contended
 from continuum.telemetry import Emitter
+from continuum.telemetry.saying import say
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +127,7 @@ class LateStart:
     def _say(self, error: Exception) -> None:
         if type(error) is not type(self.error):  # once for each reason: it may go on for days
             self._emit("instance.late", error=repr(error))
-            logger.warning("instance %r is not started yet, and is tried again: %s", self._name, error)
+            say(logger, logging.WARNING, "instance %r is not started yet, and is tried again: %s", self._name, error)
         self.error = error
 
     async def _begin_all(self) -> None:

@@ -11,7 +11,7 @@ from opentelemetry.trace import TracerProvider
 
 from continuum import telemetry
 from continuum.otel.meters import meters_of
-from continuum.otel.spans import HEARD, Spans
+from continuum.otel.spans import HEARD, Spans, harmless
 from continuum.runtime import tracing
 from continuum.telemetry.metrics import RULES, Recorder
 
@@ -46,7 +46,7 @@ def setup(*, tracer_provider: TracerProvider | None = None, meter_provider: Mete
         shutdown()
     spans = Spans(trace.get_tracer(SCOPE, tracer_provider=tracer_provider))
     meters = meters_of(meter_provider or metrics.get_meter_provider())
-    recorder = Recorder(meters)
+    recorder = harmless(Recorder(meters).__call__)
     tracing.use(spans)
     telemetry.attach(spans.told, HEARD)
     telemetry.attach(recorder, list(RULES))

@@ -32,6 +32,7 @@ from continuum.model.tasks import ClaimedTask
 from continuum.replay.turns import RunInfo
 from continuum.runtime.node import node_of
 from continuum.telemetry import TelemetryEvent
+from continuum.telemetry.saying import say
 
 logger = logging.getLogger("continuum.otel")
 
@@ -64,15 +65,15 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _harmless(method: Callable[P, R]) -> Callable[P, R | None]:
-    """Keep what an SDK raises from the engine: a tracer never decides what becomes of a run."""
+def harmless(method: Callable[P, R]) -> Callable[P, R | None]:
+    """Keep what an SDK raises from the engine: it never decides what becomes of a run, nor is it given up for that."""
 
     @wraps(method)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R | None:
         try:
             return method(*args, **kwargs)
-        except Exception:
-            logger.exception("tracing failed in %s; the run goes on", method.__name__)
+        except Exception as error:  # noqa: BLE001  # see above
+            say(logger, logging.ERROR, "OpenTelemetry failed in %s; the run goes on", method.__name__, exc_info=error)
             return None
 
     return guarded
@@ -98,7 +99,7 @@ class AttemptSpan:
         self.span = span
         self._forget = forget
 
-    @_harmless
+    @harmless
     def ended(self, failure: Failure | None) -> None:
         """End it."""
         self._forget()
@@ -107,7 +108,7 @@ class AttemptSpan:
             _failed(self.span, failure.type, failure.message)
         self.span.end()
 
-    @_harmless
+    @harmless
     def withdrawn(self) -> None:
         """End it: it was stopped."""
         self._forget()
@@ -130,7 +131,7 @@ class Spans:
 
     # --- runs ---------------------------------------------------------------------------------------------------------
 
-    @_harmless
+    @harmless
     def awake(self, run: RunInfo, *, owner: str, token: int) -> None:
         """Open a run's span, if none is."""
         key = (run.instance, run.run_id)
@@ -150,24 +151,22 @@ class Spans:
         for name, said, at in self._early.pop(key, ()):
             span.add_event(name, said, at)
 
-    @_harmless
+    @harmless
     def at_rest(self, run: RunInfo) -> None:
         """End a run's span: it waits."""
         self._close((run.instance, run.run_id), RunState.SUSPENDED.value)
 
-    @_harmless
+    @harmless
     def gone(self, run: RunInfo, ending: Ending | None) -> None:
         """End a run's span: it has ended, is blocked, or was given up."""
         key = (run.instance, run.run_id)
         self._early.pop(key, None)
         is_open = self._runs.get(key)
-        if is_open is not None and ending is not None:
-            if ending.state is RunState.FAILED and ending.payload is not None:
-                failure = Failure.decode(ending.payload)
-                _failed(is_open.span, failure.type, failure.message)
-            elif ending.state is RunState.BLOCKED:
-                _failed(is_open.span, "continuum.RunBlocked", (ending.reason or "").partition("\n")[0])
-        self._close(key, "given up" if ending is None else ending.state.value)
+        try:
+            if is_open is not None and ending is not None:
+                _ended_badly(is_open.span, ending)
+        finally:
+            self._close(key, "given up" if ending is None else ending.state.value)
 
     def _close(self, key: tuple[str, str], state: str) -> None:
         is_open = self._runs.pop(key, None)
@@ -177,7 +176,7 @@ class Spans:
 
     # --- attempts -----------------------------------------------------------------------------------------------------
 
-    @_harmless
+    @harmless
     def attempt(self, task: ClaimedTask, *, instance: str, context: Context) -> AttemptSpan:
         """Open an attempt's span, and make it the parent of those that its function makes."""
         attempt = task.attempt
@@ -201,6 +200,7 @@ class Spans:
 
     # --- what is told -------------------------------------------------------------------------------------------------
 
+    @harmless
     def told(self, event: TelemetryEvent) -> None:
         """Add an event to the span that it belongs to."""
         metadata = event.metadata
@@ -251,6 +251,15 @@ def _of_run(
         "continuum.namespace": namespace,
         "continuum.generation": generation,
     }
+
+
+def _ended_badly(span: Span, ending: Ending) -> None:
+    """Record why a run failed or is blocked, if it is."""
+    if ending.state is RunState.FAILED and ending.payload is not None:
+        failure = Failure.decode(ending.payload)
+        _failed(span, failure.type, failure.message)
+    elif ending.state is RunState.BLOCKED:
+        _failed(span, "continuum.RunBlocked", (ending.reason or "").partition("\n")[0])
 
 
 def _failed(span: Span, kind: str, message: str) -> None:

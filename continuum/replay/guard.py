@@ -25,6 +25,7 @@ from typing import Any, Literal, get_args
 from continuum.errors import NondeterminismError
 from continuum.replay.loop import WorkflowLoop
 from continuum.replay.sites import is_installed
+from continuum.telemetry.saying import say
 
 GuardMode = Literal["raise", "warn", "off"]
 GUARD_MODES: tuple[str, ...] = get_args(GuardMode)
@@ -74,7 +75,7 @@ class Guard:
                 raise error
             if site not in self._told:
                 self._told.add(site)
-                logger.warning("%s (%s)", what, site)
+                say(logger, logging.WARNING, "%s (%s)", what, site)
 
 
 def guard_of(mode: str) -> Guard | None:

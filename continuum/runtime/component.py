@@ -17,6 +17,7 @@ from typing import Self
 
 from continuum.clock import Cancellable, Clock
 from continuum.telemetry import Emitter
+from continuum.telemetry.saying import say
 
 logger = logging.getLogger(__name__)
 
@@ -212,7 +213,7 @@ class Loop(Component):
         level = logging.WARNING if self._crashes < DEGRADED_AFTER else logging.ERROR
         said = "%s failed (%d in a row), goes on: %r"
         whose = {"instance": self.emit.instance}
-        logger.log(level, said, self.name, self._crashes, error, exc_info=error, extra=whose)
+        say(logger, level, said, self.name, self._crashes, error, exc_info=error, extra=whose)
 
 
 def soon(callback: Callable[[], object]) -> None:

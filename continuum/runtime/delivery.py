@@ -40,6 +40,7 @@ from continuum.runtime.registry import Registry
 from continuum.runtime.telling import facts_of_attempt, facts_of_task, lasted
 from continuum.runtime.wakes import Wakes
 from continuum.telemetry import heard
+from continuum.telemetry.saying import say
 
 LOOK_AGAIN_SECONDS = 0.5  # for what a COMMIT brought whose answer was lost
 
@@ -212,7 +213,7 @@ class Delivery:
             error = str(verdict.error)
             self._node.emit("activity.fenced", **facts, reason="unwritable", error=error)
             whose = {"instance": self._node.instance, "run_id": attempt.key.run_id, "attempt": attempt.attempt}
-            logger.error("the result of attempt %s could not be written: %s", attempt, error, extra=whose)
+            say(logger, logging.ERROR, "the result of attempt %s could not be written: %s", attempt, error, extra=whose)
         else:
             self._node.emit("activity.fenced", **facts, reason="superseded")
 

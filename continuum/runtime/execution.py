@@ -384,8 +384,11 @@ class Execution:
     def _settled_too_late(self, flight: Flight, verdict: Verdict) -> None:
         """Answer a commit that was on its way when the execution was discarded: what landed, landed; the rest goes on."""
         self._unreserve(flight)
-        if heard and isinstance(verdict, Landed):
-            self._home.landed(self, flight.write, flight.turn, flight.letters)
+        if isinstance(verdict, Landed):
+            if heard:
+                self._home.landed(self, flight.write, flight.turn, flight.letters)
+            if flight.turn is not None and flight.turn.logs:
+                self._home.say(self.facts, flight.turn.logs)
         for letter in flight.letters:
             if isinstance(verdict, Landed):
                 if letter.settled is not None:

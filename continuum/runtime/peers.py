@@ -31,6 +31,7 @@ from continuum.runtime.tracing import ambient_headers
 from continuum.runtime.transport import HttpClient, new_client
 from continuum.runtime.wakes import Wakes
 from continuum.telemetry import heard
+from continuum.telemetry.saying import say
 
 logger = logging.getLogger(__name__)
 
@@ -230,7 +231,7 @@ class Peers(Component):
             if response.status_code == HTTPStatus.OK:
                 self.elsewhere(list(json.loads(response.content)["elsewhere"]))
         except Exception as error:  # noqa: BLE001  # any client may be given, and so any error come: the call was a hint
-            logger.debug("peer %s did not answer: %r", url, error, extra=self._whose)
+            say(logger, logging.DEBUG, "peer %s did not answer: %r", url, error, extra=self._whose)
             return Trouble.UNREACHABLE
         match response.status_code:
             case HTTPStatus.OK | HTTPStatus.NO_CONTENT:
@@ -261,7 +262,7 @@ class Peers(Component):
             try:
                 living = await self._journal.owners()
             except Exception as error:  # noqa: BLE001  # a hint is not sent; whatever is wrong, others will say it
-                logger.debug("the owners could not be read: %r", error, extra=self._whose)
+                say(logger, logging.DEBUG, "the owners could not be read: %r", error, extra=self._whose)
                 return None
             if len(self._urls) > URLS_MAX:
                 self._urls.clear()
@@ -284,7 +285,9 @@ class Peers(Component):
             rest *= self._node.draw.uniform(0.5, 1.0)
         standing.rests_until = self._node.clock.monotonic() + rest
         if trouble is Trouble.REFUSED and standing.failures == 1:
-            logger.warning(
+            say(
+                logger,
+                logging.WARNING,
                 "peer %s refuses our calls: do all nodes share a secret, and is its router mounted there?",
                 url,
                 extra=self._whose,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -23,7 +22,7 @@ from continuum.model.runs import Ending, NewRun
 from continuum.model.states import RunState
 from continuum.model.writes import Commit, Start
 from continuum.replay.machine import Machine
-from continuum.replay.turns import Errand, LogLine, RunInfo, Turn
+from continuum.replay.turns import Errand, RunInfo, Turn
 from continuum.replay.watch import LoopGuard
 from continuum.runtime import tracing
 from continuum.runtime.activity_supervisor import ActivitySupervisor
@@ -32,19 +31,18 @@ from continuum.runtime.decisions import beginning, facts_of
 from continuum.runtime.delivery import Delivery
 from continuum.runtime.errands import PASSING, Carry, carried, nobody_carries
 from continuum.runtime.execution import Execution
+from continuum.runtime.flight import Phase
 from continuum.runtime.home import Letter, Settled
 from continuum.runtime.ledger import BLOCKED_BACKOFF_SECONDS
 from continuum.runtime.node import Node
 from continuum.runtime.passes import Passes
 from continuum.runtime.pubsub import PubSub
 from continuum.runtime.registry import Registry
-from continuum.runtime.telling import enqueued, facts_of_lease, facts_of_run, landed, log_context, resumed, suspended
+from continuum.runtime.telling import enqueued, facts_of_lease, facts_of_run, landed, logged, resumed, suspended
 from continuum.runtime.wakes import Wakes
 from continuum.telemetry import heard
 
 T = TypeVar("T")
-
-workflow_logger = logging.getLogger("continuum.workflow")
 
 
 class SupervisorJournal(ReadJournal, RecoveryJournal, Protocol):
@@ -103,6 +101,7 @@ class RunSupervisor(Component):
         self.begin = attempts.begin
         self.withdraw = attempts.withdraw
         self.enqueued = partial(enqueued, node.emit)
+        self.say = logged
         self.is_open = False
         self.hears_messages = False  # whether a signal router brings what is posted to runs that live here
 
@@ -174,6 +173,8 @@ class RunSupervisor(Component):
         if older is not None and older.token > claim.token:  # the answer to this claim was slow, the lease has moved on
             return
         if older is not None:  # its lease was lost without our knowing; this claim is newer by its token
+            if older.phase is Phase.RESIDENT:  # else it is on its way out, and told by that
+                self.tell("lease.lost", older)
             older.discard()
         row = loaded.row
         if (row.lease_owner, row.lease_token) != (owner, claim.token):  # lost between the claim and the load
@@ -310,11 +311,6 @@ class RunSupervisor(Component):
         """Deliver a letter the durable way."""
         self._delivery.send_on(letter)
 
-    def say(self, facts: RunInfo, lines: Sequence[LogLine]) -> None:
-        """Log what the workflow said."""
-        for line in lines:
-            workflow_logger.log(line.level, line.message, extra={**log_context(facts), "fields": line.fields})
-
     def tell(
         self, name: str, execution: Execution, measurements: Mapping[str, float] | None = None, /, **metadata: object
     ) -> None:
@@ -344,7 +340,7 @@ class RunSupervisor(Component):
             self._wakes.runs_waiting()
         elif row is not None and row.state.has_ended:
             return next(iter(await self._journal.endings([run_id])), None)
-        else:
+        elif execution.phase is not Phase.GONE:  # else it was told when the owner was lost
             self.tell("lease.lost", execution)
         return None
 

@@ -19,6 +19,7 @@ from continuum.runtime.execution import Execution
 from continuum.runtime.node import Node
 from continuum.runtime.registry import Registry
 from continuum.runtime.wakes import RUNS, TASKS, Wakes
+from continuum.telemetry.saying import say
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +97,9 @@ class SignalRouter(Loop):
             else:
                 self.emit("listener.absent", reason=self._deafness)
                 whose = {"instance": self.emit.instance}
-                logger.warning("%s polls instead of listening: %s", self.name, self._deafness, extra=whose)
+                say(
+                    logger, logging.WARNING, "%s polls instead of listening: %s", self.name, self._deafness, extra=whose
+                )
         await super().start()
 
     async def stop(self) -> None:

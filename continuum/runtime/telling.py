@@ -8,6 +8,7 @@ Nobody comes here unless somebody listens; what is only gathered for one event i
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
@@ -19,9 +20,12 @@ from continuum.model.states import RunState
 from continuum.model.tasks import Attempt, ClaimedTask
 from continuum.model.writes import Commit, Start
 from continuum.replay.machine import Machine
-from continuum.replay.turns import Cancelled, Failed, RunInfo, Turn
+from continuum.replay.turns import Cancelled, Failed, LogLine, RunInfo, Turn
 from continuum.runtime.home import Letter
 from continuum.telemetry import Emitter, heard
+from continuum.telemetry.saying import say
+
+workflow_logger = logging.getLogger("continuum.workflow")
 
 
 class Living(Protocol):
@@ -95,6 +99,12 @@ def log_context(facts: RunInfo) -> dict[str, Any]:
         "workflow": facts.workflow,
         "version": facts.version,
     }
+
+
+def logged(facts: RunInfo, lines: Sequence[LogLine]) -> None:
+    """Log what a workflow said in a turn that is durable."""
+    for line in lines:
+        say(workflow_logger, line.level, line.message, extra={**log_context(facts), "fields": line.fields})
 
 
 def lasted(seconds: float | None) -> dict[str, float]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from time import perf_counter
@@ -25,6 +25,7 @@ from msgspec import Struct
 
 from continuum.errors import ConfigurationError
 from continuum.telemetry.events import EVENTS
+from continuum.telemetry.saying import say
 
 logger = logging.getLogger(__name__)
 
@@ -58,9 +59,15 @@ def attach(handler: Handler, events: Collection[str] | None = None) -> None:
         events: names, and patterns such as `run.*` or `*.failed`; None: all.
 
     Raises:
-        ConfigurationError: no event has such a name, or the handler is an `async def`.
+        ConfigurationError: no event has such a name, or the handler is an `async def`, cannot be called or has no hash.
     """
-    if inspect.iscoroutinefunction(handler):
+    if not callable(handler):
+        raise ConfigurationError(f"telemetry handler {_named(handler)} is not callable: pass a function")
+    if not isinstance(handler, Hashable):
+        raise ConfigurationError(
+            f"telemetry handler {_named(handler)} has no hash, by which it is found again: pass one of its methods"
+        )
+    if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__):
         raise ConfigurationError(
             f"telemetry handler {handler!r} is an `async def`, and handlers are called at once: pass a function that "
             "puts the event into a queue"
@@ -134,21 +141,26 @@ class Emitter:
 
     def _give_up(self, handler: Handler, event: TelemetryEvent, error: BaseException) -> None:
         detach(handler)
-        logger.warning(
-            "telemetry handler %r raised on %s and was detached: %r",
-            handler, event.name, error, exc_info=error, extra=_whose(event),
-        )  # fmt: skip
-        self("handler.detached", handler=repr(handler), event=event.name, error=repr(error))
+        who, what = _named(handler), _named(error)
+        said = "telemetry handler %s raised on %s and was detached: %s"
+        say(logger, logging.WARNING, said, who, event.name, what, exc_info=error, extra=_whose(event))
+        self("handler.detached", handler=who, event=event.name, error=what)
 
 
 def _warn_of_slowness(handler: Handler, event: TelemetryEvent, seconds: float) -> None:
     """Warn when a handler is slow, and again when it is twice as slow as it was."""
     if seconds > 2 * _slowest.get(handler, 0.0):
         _slowest[handler] = seconds
-        logger.warning(
-            "telemetry handler %r took %.0f ms on %s, while the instance stood still: hand events to a queue",
-            handler, seconds * 1000, event.name, extra=_whose(event),
-        )  # fmt: skip
+        said = "telemetry handler %s took %.0f ms on %s, while the instance stood still: hand events to a queue"
+        say(logger, logging.WARNING, said, _named(handler), seconds * 1000, event.name, extra=_whose(event))
+
+
+def _named(thing: object) -> str:
+    """Return a repr, also of what has none: it is the host's code that is asked."""
+    try:
+        return repr(thing)
+    except Exception:  # noqa: BLE001  # its type says enough
+        return f"<{type(thing).__name__}>"
 
 
 def _whose(event: TelemetryEvent) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 import continuum
-from continuum import activity, workflow
+from continuum import activity, telemetry, workflow
 from tests.support.stage import Stage, settled
 
 
@@ -159,3 +160,89 @@ async def test_an_owner_that_is_lost_between_a_claim_and_its_first_turn_costs_no
         await node.once(part)
     await node.instance.signal(run.run_id, "go", 1)
     assert await node.instance.await_run(run.run_id) == 3
+
+
+async def test_what_a_workflow_logged_is_said_too_if_its_commit_lands_after_the_lease_was_given_up(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = await stage.still()
+    journal: Any = node.parts.journal
+    answer, really = asyncio.Event(), journal.write
+
+    async def answers_late(*args: Any) -> Any:
+        verdicts = await really(*args)
+        await answer.wait()
+        return verdicts
+
+    with caplog.at_level(logging.INFO, logger="continuum.workflow"):
+        journal.write = answers_late
+        starting, owner = asyncio.create_task(node.instance.start(logs_at_once)), node.owner
+        await settled()
+        node.parts.membership.lost()
+        answer.set()
+        run = await starting
+        await journal.retire(owner)
+        await node.once("heartbeater")
+        for part in ("recovery", "dispatcher"):
+            await node.once(part)
+        await node.instance.signal(run.run_id, "go", 1)
+        await node.once("dispatcher")
+        assert await run.result() == 1
+    said = [record.message for record in caplog.records if record.name == "continuum.workflow"]
+    assert said == ["begun"], "replay is silent: who did not hear it then would never hear it"
+
+
+@workflow
+async def logs_at_once() -> int:
+    continuum.log("INFO", "begun")
+    return await continuum.wait_signal("go", int)
+
+
+@pytest.fixture
+def leases() -> Iterator[list[tuple[str, object]]]:
+    """What is told of leases, with their tokens."""
+    told: list[tuple[str, object]] = []
+
+    def note(event: telemetry.TelemetryEvent) -> None:
+        told.append((event.name, event.metadata["token"]))
+
+    telemetry.attach(note, ["lease.acquired", "lease.lost", "lease.released"])
+    yield told
+    telemetry.detach(note)
+
+
+async def test_a_lease_that_is_lost_while_it_is_in_doubt_is_told_once(
+    stage: Stage, leases: list[tuple[str, object]]
+) -> None:
+    node = await stage.still()
+    run = await node.instance.start(waits)
+    await settled()
+    steal(stage, run.run_id)
+    journal: Any = node.parts.journal
+    asked, really = asyncio.Event(), journal.run
+
+    async def slow(run_id: str) -> Any:
+        await asked.wait()
+        return await really(run_id)
+
+    journal.run = slow
+    signalling = asyncio.create_task(run.signal("go", 5))  # refused: it is asked why
+    await settled()
+    node.parts.membership.lost()
+    asked.set()
+    await settled()
+    await signalling
+    assert leases == [("lease.acquired", 1), ("lease.lost", 1)]
+
+
+async def test_a_lease_that_was_lost_without_our_knowing_is_told_when_the_run_is_ours_again(
+    stage: Stage, leases: list[tuple[str, object]]
+) -> None:
+    node, client = await stage.still(), await stage.still(client_only=True)
+    run = await node.instance.start(waits)
+    await settled()
+    steal(stage, run.run_id)
+    await client.instance.signal(run.run_id, "go", 5)
+    await node.parts.dispatcher.claim([run.run_id])
+    await settled()
+    assert leases == [("lease.acquired", 1), ("lease.lost", 1), ("lease.acquired", 3)]

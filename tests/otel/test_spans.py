@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from opentelemetry.sdk.metrics._internal.measurement_consumer import SynchronousMeasurementConsumer
+from opentelemetry.sdk.trace import Span as SdkSpan
 from opentelemetry.trace import StatusCode
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -300,6 +302,27 @@ async def test_an_sdk_that_raises_changes_nothing(seen: Seen, monkeypatch: pytes
     monkeypatch.setattr(spans, "_tracer", type("Broken", (), {"start_span": broken})())
     async with continuum.application() as app:
         assert await (await app.start(below, "x")).result(timeout=20) == "x"
+
+
+async def test_an_sdk_that_raises_for_a_while_is_told_again_afterwards(
+    seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_args: Any, **_kwargs: Any) -> None:
+        raise RuntimeError("the exporter is full")
+
+    async with continuum.application() as app:
+        with monkeypatch.context() as bad:
+            bad.setattr(SdkSpan, "add_event", broken)
+            bad.setattr(SynchronousMeasurementConsumer, "consume_measurement", broken)
+            for flow in (below, fails):
+                with contextlib.suppress(RunFailed):
+                    await (await app.start(flow, "x")).result(timeout=20)
+            assert not _spans_of()._runs, "all that was begun is ended"
+        run = await app.start(below, "x")
+        assert await run.result(timeout=20) == "x"
+        await eventually(lambda: seen.spans(RUN, run_id=run.run_id))
+    assert any("run.started" in events(span) for span in seen.spans(RUN, run_id=run.run_id))
+    assert sum(seen.values()["continuum.runs.finished"].values()) == 1
 
 
 def _spans_of() -> Any:

@@ -152,3 +152,34 @@ async def test_a_line_of_a_run_names_no_activity_that_was_performed_before_it(li
     for run in (first, second):
         whole = {**of_run(starter, run.run_id), "version": 1}
         assert [said for said in lines.said("taken") if said["run_id"] == run.run_id] == [whole]
+
+
+request: ContextVar[str] = ContextVar("request")
+
+
+async def test_a_host_whose_logging_raises_outside_of_its_requests_stops_no_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def of_a_request(record: logging.LogRecord) -> bool:
+        record.__dict__["request"] = request.get()  # LookupError
+        return True
+
+    handler, engine = logging.StreamHandler(), logging.getLogger("continuum")
+    handler.addFilter(of_a_request)
+    engine.addHandler(handler)
+    try:
+        async with Place("memory", None).node() as app:
+            run = await app.start(says)
+            await run.signal("go", "ok")
+            assert await run.result(timeout=10) == "ok"
+    finally:
+        engine.removeHandler(handler)
+    assert "LookupError" in capsys.readouterr().err
+
+
+@workflow(name="logs.says")
+async def says() -> str:
+    continuum.log("WARNING", "said")
+    await pack()
+    continuum.log("WARNING", "said again")
+    return await continuum.wait_signal("go", str)

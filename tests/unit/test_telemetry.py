@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -92,6 +93,29 @@ def test_a_handler_that_would_have_to_be_awaited_is_refused() -> None:
         attach(handler)
 
 
+class Awaited:
+    async def __call__(self, _event: TelemetryEvent) -> None: ...
+
+
+class Equal:
+    __hash__ = None  # type: ignore[assignment]  # as of every class with an __eq__ of its own
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Equal)
+
+    def __call__(self, event: TelemetryEvent) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [(Awaited(), "`async def`"), (None, "not callable"), ("print", "not callable"), (Equal(), "hash")],
+)
+def test_what_cannot_be_a_handler_is_refused_at_once(wrong: Any, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        attach(wrong)
+    assert heard == {}
+
+
 def test_attaching_again_replaces_the_choice() -> None:
     seen: list[str] = []
 
@@ -134,6 +158,58 @@ def test_a_handler_that_raises_is_detached_after_a_warning_and_the_others_hear_o
     assert (record.levelno, record.name) == (logging.WARNING, "continuum.telemetry.emitting")
     assert "raised on run.started and was detached" in record.getMessage()
     assert record.exc_info is not None
+
+
+class Speechless(Exception):
+    def __repr__(self) -> str:
+        raise ValueError("an error that cannot be written down")
+
+    __str__ = __repr__
+
+
+class Unwritable:
+    def __call__(self, event: TelemetryEvent) -> None:
+        raise Speechless
+
+    def __repr__(self) -> str:
+        raise AttributeError("half made")
+
+
+def test_a_handler_that_cannot_be_named_nor_its_error_is_detached_all_the_same() -> None:
+    seen: list[TelemetryEvent] = []
+    attach(Unwritable(), ["run.started"])
+    attach(seen.append, ["handler.*"])
+
+    emit("run.started")
+    emit("run.started")
+
+    (event,) = seen
+    assert event.metadata == {**SHARED, "handler": "<Unwritable>", "event": "run.started", "error": "<Speechless>"}
+
+
+@pytest.fixture
+def _a_host_whose_logging_raises() -> Iterator[None]:
+    """A filter that looks for the request that a line belongs to, say."""
+
+    def no_request(_record: logging.LogRecord) -> bool:
+        raise LookupError("no request")
+
+    there = logging.getLogger("continuum.telemetry.emitting")
+    there.addFilter(no_request)
+    yield
+    there.removeFilter(no_request)
+
+
+@pytest.mark.usefixtures("_a_host_whose_logging_raises")
+def test_a_warning_that_cannot_be_logged_goes_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    attach(Broken(ValueError("no")).listen, ["run.started"])
+    attach(lambda event: seen.append(event.name), ["run.*", "handler.*"])
+    emit("run.started")
+    monkeypatch.setattr(emitting, "SLOW_SECONDS", -1.0)
+    emit("run.completed")
+
+    assert seen == ["handler.detached", "run.started", "run.completed"]
 
 
 def test_somebody_who_wants_the_process_to_end_is_obeyed() -> None:

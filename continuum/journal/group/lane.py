@@ -30,6 +30,7 @@ from continuum.model.writes import (
     Write,
 )
 from continuum.telemetry import Emitter, heard
+from continuum.telemetry.saying import say
 
 logger = logging.getLogger(__name__)
 
@@ -283,11 +284,14 @@ class Lane:
             self._tell_of_refusal(entry.write, verdict)
         try:
             settled(verdict)
-        except Exception:  # whoever is told must not decide what becomes of the others
-            logger.exception(
+        except Exception as error:  # noqa: BLE001  # whoever is told must not decide what becomes of the others
+            say(
+                logger,
+                logging.ERROR,
                 "a callback failed on %s of run %s",
                 type(verdict).__name__,
                 run_of(entry.write),
+                exc_info=error,
                 extra=self._whose(entry.write),
             )
 
@@ -318,7 +322,13 @@ class Lane:
         if len(batch.entries) > 1:
             return self._split(replace(batch, is_frozen=True))
         whose = self._whose(batch.entries[0].write)
-        logger.error("the journal failed as no journal may; one write is given up", exc_info=error, extra=whose)
+        say(
+            logger,
+            logging.ERROR,
+            "the journal failed as no journal may; one write is given up",
+            exc_info=error,
+            extra=whose,
+        )
         self._settle_all(batch.entries, Unwritable(error))
         return []
 
@@ -359,10 +369,9 @@ class Lane:
             except (JournalUnavailable, Contended):
                 failures += 1
                 await self._pause(failures)
-            except Exception as error:  # as in _send
-                logger.exception(
-                    "the journal failed to judge a write of run %s", run_of(entry.write), extra=self._whose(entry.write)
-                )
+            except Exception as error:  # noqa: BLE001  # as in _send
+                said, whose = "the journal failed to judge a write of run %s", self._whose(entry.write)
+                say(logger, logging.ERROR, said, run_of(entry.write), exc_info=error, extra=whose)
                 return Unwritable(error)
             else:
                 self.last_answer = self._clock.monotonic()
