@@ -203,6 +203,23 @@ async def test_a_session_that_joined_a_transaction_does_not_speak_for_it(place: 
     assert await run.result(timeout=15) == 8
 
 
+@postgres_only
+@pytest.mark.parametrize("ends", ["commit", "rollback"])
+async def test_a_session_that_commits_in_two_phases_is_heard_too(place: Place, app: Instance, ends: str) -> None:
+    assert place.engine is not None
+    async with a_connection(place) as connection:
+        if (await connection.execute(text("SHOW max_prepared_transactions"))).scalar_one() == "0":
+            pytest.skip("this server was not configured for it")
+    async with AsyncSession(place.engine, twophase=True) as session:
+        run = await app.start(double, 4, session=session)
+        await order(session, run)
+        await getattr(session, ends)()
+    if ends == "commit":
+        assert await run.result(timeout=15) == 8
+    else:
+        assert "rolled back" in repr(run)
+
+
 async def test_every_option_of_a_start_holds_with_a_session(place: Place, app: Instance) -> None:
     chosen, soon = uuid4(), datetime.now(UTC) + timedelta(seconds=0.3)
     async with a_session(place) as session:

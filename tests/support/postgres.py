@@ -18,6 +18,11 @@ from continuum.embedded_postgres import Server, find_binaries
 
 VARIABLE = "CONTINUUM_TEST_DATABASE_URL"
 
+SETTINGS = {
+    "max_connections": "400",  # of fifty tenants, among others
+    "max_prepared_transactions": "8",  # of a host that commits in two phases
+}
+
 
 @contextmanager
 def server_url() -> Iterator[str]:
@@ -30,7 +35,7 @@ def server_url() -> Iterator[str]:
         if os.environ.get("CI"):
             pytest.fail(f"{missing} (CI must test on PostgreSQL)", pytrace=False)
         pytest.skip(f"NOT TESTED ON POSTGRESQL, {missing}")
-    with Server(fsync=False, settings={"max_connections": "400"}) as server:  # of fifty tenants, among others
+    with Server(fsync=False, settings=SETTINGS) as server:
         yield server.url
 
 

@@ -20,6 +20,15 @@ from sqlalchemy import Connection, Transaction, event
 Tell = Callable[[bool], None]  # whether what was written is there now
 
 LOOK_SECONDS, LOOK_MAX_SECONDS = 0.0005, 0.02
+EVENTS = (
+    "savepoint",
+    "release_savepoint",
+    "rollback_savepoint",
+    "rollback",
+    "commit",
+    "rollback_twophase",
+    "commit_twophase",
+)
 
 
 class Following:
@@ -33,7 +42,7 @@ class Following:
         self._waiting: list[Tell] = []
         self._savepoints: list[int] = []  # how many had written when each of those that are open began
         self._ending: tuple[Transaction, list[Tell]] | None = None  # COMMIT was sent
-        for name in ("savepoint", "release_savepoint", "rollback_savepoint", "rollback", "commit"):
+        for name in EVENTS:
             event.listen(connection, name, getattr(self, name))
 
     def tell(self, tell: Tell) -> None:
@@ -66,6 +75,14 @@ class Following:
         if transaction is not None and written:
             self._ending = transaction, written
             asyncio.get_running_loop().call_soon(self._watch, LOOK_SECONDS)
+
+    def rollback_twophase(self, connection: Connection, _xid: Any, _is_prepared: bool) -> None:  # noqa: FBT001  as SQLAlchemy has it
+        """Hear that everything is taken back, of a session that commits in two phases."""
+        self.rollback(connection)
+
+    def commit_twophase(self, connection: Connection, _xid: Any, _is_prepared: bool) -> None:  # noqa: FBT001  as above
+        """Hear that COMMIT PREPARED is about to be sent."""
+        self.commit(connection)
 
     def look(self) -> None:
         """See whether the transaction is over; a COMMIT that failed counts as one, perhaps only its answer was lost."""
