@@ -294,8 +294,13 @@ def _pointer(location: tuple[int | str, ...]) -> str:
 
 def _problems(error: ValidationError) -> list[Problem]:
     return [
-        Problem(_pointer(item["loc"]), item["msg"]) for item in error.errors(include_url=False, include_input=False)
+        Problem(_pointer(item["loc"]), f"{item['msg']}{_forgotten(item['input'])}")
+        for item in error.errors(include_url=False)
     ]
+
+
+def _forgotten(value: object) -> str:
+    return "; this is a coroutine, was its `await` forgotten?" if inspect.iscoroutine(value) else ""
 
 
 def _misfit(error: ValidationError, function: str) -> InputInvalid:

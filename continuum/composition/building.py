@@ -91,14 +91,19 @@ async def application(
             await engine.dispose()
 
 
+EXTRAS = {"asyncpg": "postgres", "psycopg": "psycopg", "aiosqlite": "sqlite"}
+URLS = "URLs begin with postgresql+asyncpg://, postgresql+psycopg:// or sqlite+aiosqlite://"
+
+
 def _engine_of(url: str) -> AsyncEngine:
     try:
         return create_async_engine(url)
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get(error.name or "")
+        hint = f": pip install 'continuum-durable[{extra}]'" if extra else f"; {URLS}"
+        raise ConfigurationError(f"no engine can be made from this database URL ({error}){hint}") from error
     except SQLAlchemyError as error:
-        raise ConfigurationError(
-            f"no engine can be made from this database URL ({error}); URLs begin with postgresql+asyncpg://, "
-            "postgresql+psycopg:// or sqlite+aiosqlite://"
-        ) from error
+        raise ConfigurationError(f"no engine can be made from this database URL ({error}); {URLS}") from error
 
 
 def real_world() -> World:

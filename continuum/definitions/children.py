@@ -12,17 +12,16 @@ from continuum.definitions.workflow import Workflow
 from continuum.errors import ChildCancelled, ChildFailed, InputInvalid, NotAllowedHere, Problem
 from continuum.model.events import EventType
 from continuum.model.failure import Failure
+from continuum.model.names import SHORT_NAME, is_short_name
 from continuum.model.policy import Duration, seconds
 from continuum.replay.context import cancel_run, machine_for, signal_run
-from continuum.replay.family import Child
+from continuum.replay.family import Child, key_of
 from continuum.replay.machine import Machine
 from continuum.replay.matching import Command
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 Ts = TypeVarTuple("Ts")
-
-KEY_MAX = 200  # characters of a child's id
 
 
 class ChildHandle(Generic[R_co]):
@@ -120,9 +119,9 @@ async def start_child(flow: Any, /, *args: Any, id: str | None = None) -> ChildH
         flow, args, kwargs = flow.definition, flow.args, flow.kwargs
     if not isinstance(flow, Workflow):
         raise NotAllowedHere(f"{flow!r} is no workflow: decorate an `async def` with @workflow and start that")
-    if id is not None and not (type(id) is str and 0 < len(id) <= KEY_MAX):
-        message = f"a child's id must be a string of 1 to {KEY_MAX} characters, not {id!r}"
-        raise InputInvalid(message[:500], problems=[Problem("/id", "must be a short string")])
+    if id is not None and not is_short_name(id):
+        message = f"a child's id must be {SHORT_NAME}, not {id!r:.300}"
+        raise InputInvalid(message, problems=[Problem("/id", "must be a short string of one line")])
     newest: Workflow[..., Any] = catalog().workflow(flow.name)
     parameters = newest.signature.parameters
     arguments = parameters.encode(args, kwargs)
@@ -136,7 +135,7 @@ async def start_child(flow: Any, /, *args: Any, id: str | None = None) -> ChildH
             recode=parameters.recode,
             decode=parameters.decode,
         ),
-        key=id,
+        key=None if id is None else key_of(id),
         version=newest.version,
         retention_seconds=newest.retention_seconds,
     )

@@ -103,6 +103,8 @@ def _refuse_unusable(fn: Callable[..., Any], kind: str, signature: inspect.Signa
 
 def refuse_wrong_kind(fn: Any, kind: str) -> None:
     """Raise DefinitionError for what is no plain function: lambdas, methods, generators, classes, callables."""
+    if isinstance(fn, str):
+        raise DefinitionError(f"@{kind} takes a name by keyword: @{kind}(name={fn!r})")
     if not inspect.isfunction(fn):
         raise DefinitionError(f"@{kind} decorates functions, not {fn!r}; wrap it in a function with annotations")
     if fn.__name__ == "<lambda>":

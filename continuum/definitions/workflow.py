@@ -83,7 +83,10 @@ class Workflow(Generic[P, R_co]):
 
     def _refuse_call(self) -> NoReturn:
         if in_workflow():
-            raise NotAllowedHere(f"{self.name} is a workflow: a workflow cannot call it; make the work an activity")
+            raise NotAllowedHere(
+                f"{self.name} is a workflow: `await continuum.start_child({self.__name__}, …)` runs it as a child of this "
+                "one, which its handle awaits"
+            )
         raise NotAllowedHere(
             f"{self.name} is a workflow: `await continuum.start({self.__name__}, …)` runs it durably, "
             f"`await {self.__name__}.fn(…)` calls the bare function in a unit test"

@@ -8,7 +8,14 @@ is the class of our routes (bounded bodies, problems for refusals), `desk` what 
 long a database may think, how to wait without holding anything).
 """
 
-from continuum.http.mounting import router
-from continuum.http.peering import peer_router
+try:
+    from continuum.http.mounting import router
+    from continuum.http.peering import peer_router
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] not in ("fastapi", "starlette"):
+        raise
+    raise ModuleNotFoundError(
+        "continuum.http needs FastAPI: pip install 'continuum-durable[fastapi]'", name=error.name
+    ) from error
 
 __all__ = ["peer_router", "router"]

@@ -6,6 +6,7 @@ import re
 from typing import TypeGuard
 
 NAME_MAX = 200  # characters: they stand in indexes
+SHORT_NAME = f"a string of 1 to {NAME_MAX} characters, none of them a control character"  # for error messages
 _INSTANCE = re.compile(r"[A-Za-z0-9_.-]{1,64}").fullmatch  # part of owner ids, URLs and file names
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]").search  # control characters, and halves of characters
 

@@ -175,8 +175,13 @@ class Asking:
         """Hear that a signal is going to be waited for.
 
         Raises:
-            NotAllowedHere: the workflow declares its signals, and this is none of them: it would never come.
+            NotAllowedHere: the workflow declares its signals, and this is none of them, or it is no name: it would never
+                come.
         """
+        if not isinstance(name, str):
+            raise NotAllowedHere(
+                f"wait_signal() takes the name of a signal, a str, not {name!r:.300}", run_id=self.info.run_id
+            )
         declared = self._body.signals
         if declared is not None and name not in declared:
             known = ", ".join(sorted(declared)) or "none"

@@ -6,6 +6,7 @@ All of it finds its run through the running event loop: there is no global, and 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import logging
 import uuid as uuid_module
@@ -37,6 +38,7 @@ from continuum.ids import canonical
 from continuum.model.attributes import checked
 from continuum.model.failure import Failure
 from continuum.model.messages import MessageKind
+from continuum.model.names import SHORT_NAME, is_short_name
 from continuum.model.policy import Duration, seconds
 from continuum.replay.beside import BesideLoop, beside, refuse_beside
 from continuum.replay.loop import WorkflowLoop
@@ -155,8 +157,14 @@ def patched(name: str) -> bool:
 
     Raises:
         NotInWorkflow: outside of a workflow.
+        NotAllowedHere: that is no name.
     """
-    return machine_for("patched()").patched(name)
+    machine = machine_for("patched()")
+    if not is_short_name(name):
+        raise NotAllowedHere(
+            f"patched() takes the name of a change, {SHORT_NAME}, not {name!r:.300}", run_id=machine.info.run_id
+        )
+    return machine.patched(name)
 
 
 async def signal_run(
@@ -172,11 +180,15 @@ async def signal_run(
     Raises:
         RunNotFound, RunNotActive: there is nobody to take it.
         SignalInvalid: the payload cannot be journaled.
+        InputInvalid: the name is none that a signal can have.
         NotAllowedHere: to another instance, or with a delivery id.
     """
     machine, run_id = _to_another(run_id, "signal", instance)
     if delivery_id is not None:
         raise NotAllowedHere("a workflow sends a signal once, whatever happens: leave delivery_id= out", run_id=run_id)
+    if not is_short_name(name):
+        problem = Problem("/name", "must be a short string of one line")
+        raise InputInvalid(f"a signal's name is {SHORT_NAME}, not {name!r:.300}", problems=[problem], run_id=run_id)
     try:
         encoded = codec.shape_of(type(payload) if payload is not None else object).encode(payload)
     except (DefinitionError, DurableValueError) as error:
@@ -256,9 +268,11 @@ async def side_effect(fn: Callable[[], T]) -> T:
         NotInWorkflow: outside of a workflow.
         DurableValueError: the value cannot be journaled; the path points at the culprit.
         SideEffectFailed: `fn` raised; that is journaled too.
-        NotAllowedHere: `fn` asked its run for something.
+        NotAllowedHere: `fn` asked its run for something, or is an `async def`.
     """
     machine = machine_for("side_effect()")
+    if inspect.iscoroutinefunction(fn):
+        raise NotAllowedHere(f"side_effect() takes a `def`, for it cannot wait: make {fn.__qualname__} an activity")
     shape = codec.returned_by(fn)
     journaled = await machine.side_effect(lambda: shape.encode(beside(fn)))
     if isinstance(journaled, Failure):

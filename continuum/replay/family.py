@@ -7,6 +7,7 @@ ending is kept: any number of waits get it, at any time, and a wait that is canc
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass, field
 from uuid import UUID, uuid5
 
@@ -32,6 +33,14 @@ class Child:
     arguments: bytes
     ending: ChildEnding | None = None
     waits: list[asyncio.Future[None]] = field(default_factory=list)
+
+
+_LIKE_NO_ID = re.compile(r"=*[0-9]+/[0-9]+").fullmatch
+
+
+def key_of(id: str) -> str:
+    """Return the key of a child with an id: that, told apart from the `generation/command` of children without one."""
+    return f"={id}" if _LIKE_NO_ID(id) else id
 
 
 def child_run_id(parent: str, key: str) -> str:

@@ -286,7 +286,10 @@ async def test_sqlite_has_no_schemas(tmp_path: Path) -> None:
 
 async def test_an_unmigrated_database_is_refused_with_the_command_to_run(target: Target) -> None:
     journal = SqlJournal(target.engine, schema=target.schema)
-    with pytest.raises(SchemaNotReady, match=r"no Continuum tables(.|\n)*alembic -x url=(.|\n)*migrations=.upgrade"):
+    with pytest.raises(
+        SchemaNotReady,
+        match=r"no Continuum tables(.|\n)*continuum migrate --url (.|\n)*alembic -x url=(.|\n)*migrations=.upgrade",
+    ):
         await journal.open("continuum")
     await journal.close()
 

@@ -82,3 +82,39 @@ def test_the_pytest_plugin_stands_beside_the_package(site: Path) -> None:
     assert told == f"{site}/pytest_continuum.py False"
     (points,) = site.glob("*.dist-info/entry_points.txt")
     assert "[pytest11]\ncontinuum = pytest_continuum" in points.read_text()
+
+
+ASK_FOR = {
+    "fastapi": ("import continuum.http", "continuum.http needs FastAPI: pip install 'continuum-durable[fastapi]'"),
+    "opentelemetry": ("import continuum.otel", "pip install 'continuum-durable[otel]'"),
+    "cryptography": ("import continuum.encryption", "pip install 'continuum-durable[crypto]'"),
+    "asyncpg": ("enter('postgresql+asyncpg://h/d')", "pip install 'continuum-durable[postgres]'"),
+    "aiosqlite": ("enter('sqlite+aiosqlite:///d.db')", "pip install 'continuum-durable[sqlite]'"),
+    "aiomysql": ("enter('mysql+aiomysql://h/d')", "URLs begin with postgresql+asyncpg://"),
+}
+WITHOUT = """
+import asyncio, sys
+for package in {absent}:
+    sys.modules[package] = None
+import continuum, continuum.testing, continuum.rest
+
+def enter(url):
+    async def entered():
+        async with continuum.application(url):
+            pass
+    asyncio.run(entered())
+
+for package, (does, says) in {asked}.items():
+    try:
+        exec(does)
+    except Exception as error:
+        assert says in str(error), (package, repr(error))
+    else:
+        raise AssertionError(package)
+print("told")
+"""
+
+
+def test_who_lacks_an_optional_library_is_told_what_to_install(site: Path) -> None:
+    absent = [*ASK_FOR, "httpx", "typer", "rich", "prometheus_client", "psycopg", "uvicorn"]
+    assert python(site, "-c", WITHOUT.format(absent=absent, asked=ASK_FOR)) == "told"

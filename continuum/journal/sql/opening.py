@@ -72,10 +72,14 @@ def _check_sqlite(engine: AsyncEngine, schema: str | None) -> None:
 
 
 def migrate_command(engine: AsyncEngine, schema: str | None) -> str:
-    """Return the command that brings the tables up to date."""
+    """Return the command that brings the tables up to date, and another one for who has an alembic.ini."""
     url = engine.url.render_as_string(hide_password=True)
-    of_schema = "" if schema is None else f" -x schema={schema}"
-    return f"alembic -x url={url}{of_schema} upgrade head"
+    ours, alembic = ("", "") if schema is None else (f" --schema {schema}", f" -x schema={schema}")
+    return (
+        f"continuum migrate --url {url}{ours}\n"
+        f"(beside an alembic.ini with script_location = continuum:migrations also\n"
+        f"    alembic -x url={url}{alembic} upgrade head)"
+    )
 
 
 async def check_server(desk: Desk) -> str | None:

@@ -82,7 +82,7 @@ def test_a_workflow_is_not_called_in_a_workflow_either() -> None:
         await child(Order(id="a"))
 
     assert a_run(flow).reason.startswith(
-        "continuum.errors.NotAllowedHere: child is a workflow: a workflow cannot call it; make the work an activity"
+        "continuum.errors.NotAllowedHere: child is a workflow: `await continuum.start_child(child, …)` runs it as a child"
     )
 
 

@@ -56,6 +56,7 @@ async def no_syntax(x: "not a type") -> None: ...  # type: ignore[valid-type]  #
             Service.method,
             "parameter 'self' needs a type annotation, it is stored by it; for a method's work define a function",
         ),
+        ("orders.fulfil", r"takes a name by keyword: @\w+\(name='orders.fulfil'\)"),
         (Service().method, "decorates functions, not .*; wrap it in a function with annotations"),
         (Service.of_class, "decorates functions, not .*; wrap it in a function"),
         (Service(), "decorates functions, not .*; wrap it in a function"),

@@ -61,6 +61,18 @@ def test_a_key_names_the_child() -> None:
     assert run.outcome == str(uuid5(UUID(RUN_ID), "order-1"))
 
 
+@pytest.mark.parametrize("key", ["1/2", "=1/2"])
+def test_a_key_is_never_that_of_a_child_without_one(key: str) -> None:
+    async def flow() -> int:
+        named, unnamed = await start_child(settle, 5, id=key), await start_child(settle, 6)
+        again = await start_child(settle, 5, id=key)
+        assert named.run_id == again.run_id
+        return len({named.run_id, unnamed.run_id, str(uuid5(UUID(RUN_ID), "=1/2" if key == "=1/2" else key))})
+
+    run = a_run(flow)
+    assert run.outcome == (3 if key == "=1/2" else 2)
+
+
 async def the_same_twice() -> bool:
     first = await start_child(settle, 5, id="k")
     second = await start_child(settle.bound(cents=5), id="k")
@@ -198,7 +210,7 @@ def test_too_many_ancestors_block_the_run_at_the_call() -> None:
     assert "max_child_depth=10" in run.reason
 
 
-@pytest.mark.parametrize("key", ["", "x" * 201, 5])
+@pytest.mark.parametrize("key", ["", "x" * 201, 5, "a\x00b", "\ud800"])
 def test_a_key_is_a_short_string(key: object) -> None:
     async def flow() -> str:
         try:

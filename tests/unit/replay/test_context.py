@@ -396,3 +396,13 @@ def test_a_side_effect_cannot_bring_a_loop_of_its_own() -> None:
     nothing = nap()
     nothing.close()
     assert "asyncio.run() cannot be called from a running event loop" in a_run(flow).failure
+
+
+def test_a_side_effect_does_not_wait() -> None:
+    async def fetch() -> int:
+        return 1
+
+    async def flow() -> Any:
+        return await context.side_effect(fetch)
+
+    assert "side_effect() takes a `def`, for it cannot wait: make " in a_run(flow).reason

@@ -143,6 +143,9 @@ def refused(flow: Any) -> ARun:
         (lambda: signal_run(OTHER, "go", 1, delivery_id="d"), NotAllowedHere),
         (lambda: signal_run(OTHER, "go", 1, instance="billing"), NotAllowedHere),
         (lambda: signal_run("x", "go", 1), InputInvalid),
+        (lambda: signal_run(OTHER, "nul\x00", 1), InputInvalid),
+        (lambda: signal_run(OTHER, "x" * 201, 1), InputInvalid),
+        (lambda: signal_run(OTHER, 7, 1), InputInvalid),  # type: ignore[arg-type]
         (lambda: signal_run(OTHER, "go", object()), SignalInvalid),
     ],
 )

@@ -162,6 +162,23 @@ def test_a_call_with_arguments_that_are_not_there_is_a_bug_as_in_python(args: An
     assert "charge() was given wrong arguments: " in a_run(flow).reason
 
 
+def test_a_forgotten_await_is_asked_for() -> None:
+    async def nap() -> int:
+        return 1
+
+    forgotten = nap()
+
+    async def returned() -> int:
+        return forgotten  # type: ignore[return-value]
+
+    async def handed_on() -> None:
+        await charge(forgotten)  # type: ignore[arg-type]
+
+    for flow in (returned, handed_on):
+        assert "; this is a coroutine, was its `await` forgotten?" in ARun(a_flow(flow)).failure
+    forgotten.close()
+
+
 def test_a_call_with_a_value_that_does_not_fit_fails_the_run() -> None:
     async def flow() -> None:
         await charge("much")  # type: ignore[arg-type]

@@ -1,5 +1,7 @@
 """patched(): decided once per run and name, and that is journaled."""
 
+from typing import Any
+
 import pytest
 
 from continuum.errors import NotInWorkflow
@@ -114,3 +116,11 @@ def test_an_execution_that_is_given_up_decides_nothing() -> None:
 async def test_it_belongs_into_a_workflow() -> None:
     with pytest.raises(NotInWorkflow, match="patched"):
         patched("x")
+
+
+@pytest.mark.parametrize("name", ["", "a\x00b", "x" * 201, 5, "\ud800"])
+def test_a_change_has_a_name_that_can_be_journaled(name: Any) -> None:
+    async def flow() -> bool:
+        return patched(name)
+
+    assert "patched() takes the name of a change" in a_run(flow).reason

@@ -214,3 +214,10 @@ def test_a_wait_for_a_signal_that_the_contract_names_is_served() -> None:
     run.turn(signal("go", 1))
 
     assert run.outcome == 1
+
+
+def test_a_wait_for_what_is_no_name_blocks_the_run() -> None:
+    async def flow() -> None:
+        await wait_signal(["go"])  # type: ignore[call-overload]
+
+    assert "wait_signal() takes the name of a signal, a str, not ['go']" in a_run(flow).reason
