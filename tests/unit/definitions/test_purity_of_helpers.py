@@ -77,7 +77,7 @@ def test_what_is_defined_further_down_is_read_as_well(below: str) -> None:
     ],
 )
 def test_what_is_defined_further_down_may_be_an_activity(below: str) -> None:
-    assert told(a_flow("", "helper()") + below) == ([], [])
+    assert told(a_flow("", "x = helper()") + below) == ([], [])
 
 
 def test_names_that_lead_in_a_circle_lead_nowhere() -> None:
