@@ -16,7 +16,6 @@ from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from continuum.definitions.activity import Activity
-from continuum.errors import ContinuumError
 from continuum.journal.port import TaskJournal
 from continuum.model.failure import Failure
 from continuum.model.results import ActivityResult
@@ -298,7 +297,7 @@ class ActivitySupervisor(Loop):
     async def _remember_and_fail(self, attempt: RunningAttempt, failure: Failure) -> None:
         """Store the last heartbeat's details before the task is another attempt's, which shall find them."""
         try:
-            with contextlib.suppress(ContinuumError):
+            with contextlib.suppress(Exception):  # a host's codec may raise anything; the details are only a hint
                 await self._journal.heartbeat_tasks([_beat_of(attempt)])
             self._delivery.failed(attempt.task, failure, self, seconds=self.seconds(attempt))
         finally:

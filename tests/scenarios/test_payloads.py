@@ -55,6 +55,29 @@ async def confides(secret: str) -> str:
     return f"{context.last_heartbeat['so far']}!"
 
 
+class Closed(Toy):
+    """A codec whose keys cannot be reached while heartbeats are sealed."""
+
+    def encode(self, payload: bytes, context: PayloadContext) -> bytes:
+        if context.kind == "heartbeat":
+            raise ConnectionError("the key server does not answer")
+        return super().encode(payload, context)
+
+
+@activity(retry=Retry(max_attempts=2, initial=0.01))
+async def confides_in_vain() -> int:
+    context = continuum.activity_context()
+    if context.attempt == 1:
+        context.heartbeat("a secret")
+        raise OSError("the first attempt fails")
+    return context.attempt
+
+
+@workflow
+async def tells_in_vain() -> int:
+    return await confides_in_vain()
+
+
 @workflow
 async def echoes(text: str) -> str:
     return text
@@ -212,3 +235,10 @@ async def test_with_the_wrong_key_a_run_is_blocked_and_not_failed(place: Place, 
         assert row.state == "blocked"
         with pytest.raises(RunBlocked, match="codec"):  # the signal itself was sealed with the other key
             await mended.await_run(runs[0].run_id, timeout=15)
+
+
+async def test_an_attempt_whose_details_cannot_be_sealed_is_retried_all_the_same(place: Place) -> None:
+    place.codec = Closed()
+    async with place.node() as app:
+        run = await app.start(tells_in_vain)
+        assert await run.result(timeout=5) == 2
