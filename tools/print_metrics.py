@@ -12,7 +12,7 @@ HEAD = f"""# Metrics
 `continuum.otel.setup()` exports them by OpenTelemetry, `GET {{prefix}}/metrics` of `continuum.http.router` to Prometheus (the
 extra `prometheus`), under the same names: `continuum.run.duration` is `continuum_run_duration_seconds` there. Each has the
 label `continuum.instance` (`continuum_instance`) and those named below. A label's values are names from your code or words
-from a closed list, never the id of a run; past {SERIES_MAX:,} series of one metric all others are counted as `other`.
+from a closed list, never the id of a run; past {SERIES_MAX:,} series of one metric and instance all others are counted as `other`.
 
 Counters and histograms say what one process saw happen, from the events of [telemetry.md](telemetry.md). Gauges are read
 when somebody collects: those of the database come from one bounded query per instance, asked at most every ten seconds, and
@@ -31,7 +31,7 @@ def reference() -> str:
 
 def _line(one: Instrument) -> str:
     labels = ", ".join(f"`{label}`" for label in one.labels) or "-"
-    events = [name for name, rules in RULES.items() if any(rule.instrument is one for rule in rules)]
+    events = [name for name, rules in RULES.items() if any(rule.instrument is one and rule.adds for rule in rules)]
     of = "" if one.kind is Kind.GAUGE or len(events) > 4 else f" ({', '.join(f'`{name}`' for name in events)})"
     return f"| `{one.name}` | `{one.prometheus_name}` | {one.kind.value} | {labels} | {one.meaning}{of} |\n"
 

@@ -38,7 +38,7 @@ async def gauges(names: Collection[str] | None = None) -> list[Gauge]:
     """Read all gauges of the instances of these names (None: of all) that run on this loop or another."""
     running = _running(names)
     censuses = await asyncio.gather(*(_census(wiring) for _, wiring in running))
-    return [
+    return [*_not_ready(names)] + [
         one
         for (instance, wiring), census in zip(running, censuses, strict=True)
         for one in _of(instance, wiring, census)
@@ -51,15 +51,31 @@ def latest_gauges(names: Collection[str] | None = None) -> list[Gauge]:
     From a thread of its own it waits for the census, not for long; on an instance's loop it takes the last one, and the
     next one is begun.
     """
-    return [one for instance, wiring in _running(names) for one in _of(instance, wiring, _latest(wiring))]
+    read = [one for instance, wiring in _running(names) for one in _of(instance, wiring, _latest(wiring))]
+    return [*_not_ready(names), *read]
+
+
+def _known(names: Collection[str] | None) -> list[Instance]:
+    known = (instances.known(name) for name in (instances.names if names is None else sorted(names)))
+    return [one for one in known if one is not None]
 
 
 def _running(names: Collection[str] | None) -> list[tuple[Instance, Wiring]]:
-    known = (instances.known(name) for name in (instances.names if names is None else sorted(names)))
-    return [(one, one.wiring) for one in known if one is not None and one.wiring is not None]
+    return [(one, one.wiring) for one in _known(names) if one.wiring is not None]
+
+
+def _not_ready(names: Collection[str] | None) -> list[Gauge]:
+    """Return the gauges of those that were entered and wait for their database: an alert must see them."""
+    return [
+        (READY, 0.0, (one.name,))
+        for one in _known(names)
+        if one.wiring is None and one.late is not None and one.late.is_waited_for
+    ]
 
 
 async def _census(wiring: Wiring) -> Census | None:
+    if wiring.node.loop.is_closed():  # the instance was not left, and its loop is gone
+        return None
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             if asyncio.get_running_loop() is wiring.node.loop:

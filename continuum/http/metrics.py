@@ -6,8 +6,9 @@ once for all who do within ten seconds.
 
 from __future__ import annotations
 
+import asyncio
 import importlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from fastapi import APIRouter, params
@@ -16,6 +17,7 @@ from starlette.responses import Response
 
 from continuum.composition.gauges import gauges
 from continuum.errors import ConfigurationError
+from continuum.runtime.threads import DaemonThreads
 from continuum.telemetry.metrics import Gauge
 
 
@@ -26,9 +28,14 @@ class Exporter(Protocol):
         """Hear of events."""
         ...
 
-    def page(self, accept: str, gauges: Sequence[Gauge], served: Collection[str] | None) -> tuple[bytes, str]:
-        """Return a page and its media type."""
+    def page(
+        self, accept: str, gauges: Sequence[Gauge], served: Collection[str] | None
+    ) -> Callable[[], tuple[bytes, str]]:
+        """Return what writes a page, and says its media type."""
         ...
+
+
+_writer = DaemonThreads(1, name="continuum-metrics")  # one for all routers, made at the first scrape
 
 
 def add_metrics_route(
@@ -55,7 +62,8 @@ def add_metrics_route(
 
     async def scrape(request: Request) -> Response:
         """Return the metrics of the instances that are served here."""
-        page, media_type = exporter.page(request.headers.get("accept", ""), await gauges(served), served)
+        write = exporter.page(request.headers.get("accept", ""), await gauges(served), served)
+        page, media_type = await asyncio.get_running_loop().run_in_executor(_writer, write)
         return Response(page, headers={"Content-Type": media_type})
 
     # Not in the schema: it is for scrapers, and what an application offers its clients must not depend on an extra.

@@ -2,7 +2,9 @@
 
 Counting belongs to every run, the page to a scrape in fifteen seconds. So what is counted is kept in bare numbers, and
 becomes the library's metrics when somebody scrapes: its own counters take a lock per value, and look through the buckets
-one by one. No lock is needed, because a series has its instance among its labels, and an instance has one thread.
+one by one. No lock is needed, because a series has its instance among its labels, and an instance has one thread (what its
+heartbeat says has a series of its own). A page of a thousand series takes the library a tenth of a second to write: the
+numbers are gathered on the loop, at once, and written by a thread.
 
 What is counted is the process' own, so that nothing of the host's is exported twice; a router shows of it what the
 instances have that it serves. In a server of several worker processes each scrape is answered by one of them: let every
@@ -12,7 +14,8 @@ worker have an address, or export by OpenTelemetry.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry
@@ -35,6 +38,12 @@ class Tally:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
+
+    def snapshot(self) -> Tally:
+        """Return what stands here now."""
+        now = Tally.__new__(Tally)
+        now.bounds, now.counts, now.sum = self.bounds, self.counts.copy(), self.sum
+        return now
 
     def add(self, value: float) -> None:
         """Take a value; a bound holds what equals it."""
@@ -62,14 +71,24 @@ class Exporter:
         """Return what adds to a counter, or to a histogram."""
         return self._tallies.setdefault((instrument, labels), Tally(instrument.buckets)).add
 
-    def page(self, accept: str, gauges: Sequence[Gauge], served: Collection[str] | None) -> tuple[bytes, str]:
-        """Return the page in the format that a scraper takes, and its media type."""
-        encode, media_type = choose_encoder(accept)
-        counted = list(self._tallies.items())  # at once: another instance's thread may begin a series meanwhile
-        tallies = [(one, labels, tally) for (one, labels), tally in counted if served is None or labels[0] in served]
-        page = CollectorRegistry()
-        page.register(_Page(tallies, gauges))
-        return encode(page), media_type
+    def page(
+        self, accept: str, gauges: Sequence[Gauge], served: Collection[str] | None
+    ) -> Callable[[], tuple[bytes, str]]:
+        """Gather what there is, and return what writes it, on any thread: the page that a scraper takes, its media type."""
+        counted = self._tallies.copy()  # at once: another instance's thread may begin a series meanwhile
+        tallies = [
+            (one, labels, tally.snapshot())
+            for (one, labels), tally in counted.items()
+            if served is None or labels[0] in served
+        ]
+        return partial(_write, accept, _Page(tallies, gauges))
+
+
+def _write(accept: str, content: Collector) -> tuple[bytes, str]:
+    encode, media_type = choose_encoder(accept)
+    page = CollectorRegistry()
+    page.register(content)
+    return encode(page), media_type
 
 
 class _Page(Collector):

@@ -7,6 +7,7 @@ says by `ask()` that it wants a newer one next time.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from continuum.clock import Clock
 from continuum.errors import ContinuumError
@@ -36,10 +37,9 @@ class CensusTaker:
             now = self._clock.monotonic()
             if self._taken_at is None or now - self._taken_at >= FRESH_SECONDS:
                 self._taken_at = now  # a database that is away is not asked by every scrape either
-                try:
+                self.latest = None  # should nobody wait for the answer: old numbers would say that all is well
+                with suppress(ContinuumError):
                     self.latest = await self._journal.census(limit=COUNT_MAX)
-                except ContinuumError:
-                    self.latest = None  # old numbers would say that all is well
         return self.latest
 
     def ask(self) -> None:

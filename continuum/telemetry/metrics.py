@@ -5,7 +5,7 @@ and histograms are what this process saw happen. Gauges are of two kinds: what l
 the database (the census), which every node reports alike.
 
 A label's values come from code (names of workflows, activities, queues) or from a closed list; never an id of a run. If a
-host makes up names as it goes, a metric has `SERIES_MAX` series and one more for all the others.
+host makes up names as it goes, a metric has `SERIES_MAX` series of an instance and one more for all the others.
 """
 
 from __future__ import annotations
@@ -127,11 +127,15 @@ INCIDENT_EVENTS = (
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What an event adds to an instrument: a measurement, or one; a label is a key of its metadata, or a fixed `=word`."""
+    """What an event adds to an instrument: a measurement, or one; a label is a key of its metadata, or a fixed `=word`.
+
+    A counter of what should not happen begins with nothing (`adds=0`): nobody sees that a series has grown from its first.
+    """
 
     instrument: Instrument
     measurement: str | None = None
     labels: tuple[str, ...] = ()
+    adds: float = 1.0
 
 
 def _attempt(outcome: str) -> tuple[Rule, ...]:
@@ -143,7 +147,11 @@ def _run(state: str) -> tuple[Rule, ...]:
     return Rule(RUNS_FINISHED, None, labels), Rule(RUN_DURATION, "duration_seconds", labels)
 
 
+_BEGIN = (Rule(LEASES_LOST, adds=0.0), *(Rule(INCIDENTS, None, (f"={event}",), adds=0.0) for event in INCIDENT_EVENTS))
+
 RULES: Mapping[str, tuple[Rule, ...]] = {
+    "instance.started": _BEGIN,
+    "lease.renewed": _BEGIN,  # for who begins to listen later
     **{event: (Rule(INCIDENTS, None, (f"={event}",)),) for event in INCIDENT_EVENTS},
     "run.started": (Rule(RUNS_STARTED, None, ("workflow",)),),
     "run.completed": _run("completed"),
@@ -186,7 +194,7 @@ class Recorder:
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._numbers: dict[str, int] = {}  # of series, by instrument
+        self._numbers: dict[tuple[str, str], int] = {}  # of series, by instrument and instance
         self._takers = {name: tuple(_Taker(rule, self._series) for rule in rules) for name, rules in RULES.items()}
 
     def __call__(self, event: TelemetryEvent) -> None:
@@ -196,21 +204,22 @@ class Recorder:
 
     def _series(self, instrument: Instrument, labels: tuple[str, ...]) -> tuple[Record, bool]:
         """Return what records a series, and whether it is its own: past a number they are all one."""
-        number = self._numbers.get(instrument.name, 0)
+        number = self._numbers.get((instrument.name, labels[0]), 0)
         if number >= SERIES_MAX:
             return self._sink.series(instrument, (labels[0], *(OTHER for _ in labels[1:]))), False
-        self._numbers[instrument.name] = number + 1
+        self._numbers[instrument.name, labels[0]] = number + 1
         return self._sink.series(instrument, labels), True
 
 
 class _Taker:
     """Takes what one rule says of an event; the series that it has met are remembered."""
 
-    __slots__ = ("_keys", "_measurement", "_place", "_rule", "_series", "_where")
+    __slots__ = ("_adds", "_keys", "_measurement", "_place", "_rule", "_series", "_where")
 
     def __init__(self, rule: Rule, series: Callable[[Instrument, tuple[str, ...]], tuple[Record, bool]]) -> None:
         self._rule = rule
         self._measurement = rule.measurement
+        self._adds = rule.adds
         self._series = series
         self._keys = ("instance", *(key for key in rule.labels if key[0] != "="))
         self._place = itemgetter(*self._keys)
@@ -218,7 +227,7 @@ class _Taker:
 
     def take(self, metadata: Mapping[str, Any], measurements: Mapping[str, float]) -> None:
         """Record, if the event has the measurement."""
-        value = 1.0 if self._measurement is None else measurements.get(self._measurement)
+        value = self._adds if self._measurement is None else measurements.get(self._measurement)
         if value is None:
             return
         try:
@@ -230,6 +239,8 @@ class _Taker:
             record, is_own = self._series(self._rule.instrument, self._labels(metadata))
             if is_own:
                 self._where[place] = record
+        elif not self._adds:  # it has begun
+            return
         record(value)
 
     def _labels(self, metadata: Mapping[str, Any]) -> tuple[str, ...]:

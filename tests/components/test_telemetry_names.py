@@ -25,7 +25,7 @@ def name_of(function: ast.expr) -> str:
 def emitted_in(tree: ast.AST) -> Iterator[str]:
     for call in calls(tree):
         arguments = call.args
-        if name_of(call.func) == "partial" and arguments and name_of(arguments[0]) in TELLERS:
+        if name_of(call.func) in {"partial", "callback"} and arguments and name_of(arguments[0]) in TELLERS:
             arguments = arguments[1:]
         elif name_of(call.func) not in TELLERS | {"self"}:
             continue
@@ -85,7 +85,7 @@ def test_every_event_carries_its_instance() -> None:
 # be called for one, unless somebody listens.
 HOT = {
     "runtime/execution.py": {"begin", "_tasks_of", "_turn", "_commit_turn", "_fly", "_settled", "_landed", "_over", "_effects", "_rest"},
-    "runtime/run_supervisor.py": {"start_run", "is_idle", "is_busy", "left", "say"},
+    "runtime/run_supervisor.py": {"start_run", "is_idle", "is_busy", "left"},
     "runtime/activity_supervisor.py": {"begin", "_accepted", "_begin", "returned", "vacated", "settled"},
     "runtime/delivery.py": {"completed", "_answer", "offer", "_nudge"},
     "journal/group/lane.py": {"append", "_gather", "_run", "_next", "_settle"},

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from continuum.model.states import RunState
-from continuum.telemetry.metrics import INCIDENT_EVENTS
+from continuum.telemetry.metrics import INCIDENT_EVENTS, RULES
 from tests.otel.test_metrics import Scrape, fed_page
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "observability"
@@ -75,6 +75,14 @@ def test_the_dashboard_and_the_alerts_name_only_what_is_exported(samples: dict[s
     bases = {re.sub(r"_(bucket|count|sum|created)$", "", name) for name in samples if not name.endswith("_created")}
     shown = {re.sub(r"_(bucket|count|sum)$", "", name) for name in asked}
     assert bases == shown, f"exported and shown nowhere: {bases - shown}"
+
+
+def test_an_alert_sees_the_first_of_what_should_never_happen() -> None:
+    """The first value of a series is no increase: it begins with nothing, or the rule looks for new series as well."""
+    begun = {rule.instrument.prometheus_name for rule in RULES["instance.started"] if not rule.adds}
+    for alert, expression in of_alerts():
+        for name in re.findall(r"increase\((\w+)", expression):
+            assert name in begun or f"{name} unless {name} offset" in expression, alert
 
 
 def test_every_alert_says_what_it_means_and_what_to_do() -> None:

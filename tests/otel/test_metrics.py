@@ -2,7 +2,9 @@
 
 import asyncio
 import importlib
-from collections.abc import AsyncIterator, Mapping
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,20 +13,25 @@ from fastapi import Depends, FastAPI, HTTPException
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy.ext.asyncio import create_async_engine
 
 import continuum
 import continuum.http
 import continuum.otel
 from continuum import ConfigurationError, Retry, RunFailed, activity, telemetry, workflow
 from continuum.composition import gauges as reading
+from continuum.http import scraping
 from continuum.http.scraping import Exporter
 from continuum.otel import meters
 from continuum.runtime import census as taking
 from continuum.telemetry import EVENTS, Emitter, TelemetryEvent
 from continuum.telemetry.metrics import (
+    INCIDENT_EVENTS,
     INSTRUMENTS,
     OTHER,
+    READY,
     RULES,
     RUN_DURATION,
     RUNS_FINISHED,
@@ -179,9 +186,80 @@ async def test_the_hosts_dependencies_stand_before_the_page_and_other_instances_
 
 
 async def test_a_scraper_may_ask_for_open_metrics(http: httpx.AsyncClient) -> None:
-    answer = await http.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    async with continuum.application() as app:
+        with pytest.raises(RunFailed):
+            await (await app.start(fails)).result(timeout=20)
+        answer = await http.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
-    assert answer.text.endswith("# EOF\n")
+    names = {family.name for family in openmetrics.text_string_to_metric_families(answer.text)}  # type: ignore[no-untyped-call]
+    assert {one.prometheus_name.removesuffix("_total") for one in INSTRUMENTS} <= names
+
+
+async def test_old_numbers_are_not_shown_while_the_database_does_not_answer(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(**_limits: Any) -> Any:
+        await asyncio.Event().wait()
+
+    async with continuum.application() as app:
+        assert (await scraped(http)).value("continuum_runs_active") == 0
+        assert app.wiring is not None
+        monkeypatch.setattr(app.wiring.journal, "census", never)
+        monkeypatch.setattr(reading, "PATIENCE_SECONDS", 0.05)
+        app.wiring.client.census._taken_at = None
+        for scrape in ("that asks", "that is answered by what the last one found"):
+            seen = await scraped(http)
+            assert seen.value("continuum_runs_active") is None, scrape
+            assert seen.value("continuum_ready") == 1, scrape
+
+
+async def test_an_instance_that_waits_for_its_database_is_not_ready(http: httpx.AsyncClient, tmp_path: Path) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'empty.db'}")  # no migration has made its tables
+    late = continuum.children(name="late", engine=engine, required=False)
+    never_entered = continuum.children(name="elsewhere", engine=engine)
+    async with late:
+        assert instance_of(late).wiring is None
+        seen = await scraped(http)
+        assert seen.value("continuum_ready", continuum_instance="late") == 0
+        assert seen.value("continuum_ready", continuum_instance="elsewhere") is None
+        assert {labels for one, _, labels in reading.latest_gauges() if one is READY} == {("late",)}
+    assert (await scraped(http)).value("continuum_ready", continuum_instance="late") is None
+    late.forget()
+    never_entered.forget()
+    await engine.dispose()
+
+
+async def test_what_should_not_happen_is_counted_from_nothing(http: httpx.AsyncClient, seen: Seen) -> None:
+    """Prometheus does not see that a series has grown if its first value is 1: the first incident would alert nobody."""
+    async with continuum.application() as app:
+        page = await scraped(http)
+        for event in INCIDENT_EVENTS:
+            assert page.value("continuum_incidents_total", continuum_instance=app.name, event=event) == 0, event
+        assert page.value("continuum_lease_lost_total", continuum_instance=app.name) == 0
+        assert len(seen.values()["continuum.incidents"]) == len(INCIDENT_EVENTS)
+        assert app.wiring is not None
+        app.wiring.membership.lost()
+        assert (await scraped(http)).value("continuum_incidents_total", event="owner.lost") == 1
+
+
+async def test_a_long_page_is_written_beside_the_loop(http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[threading.Thread] = []
+
+    def choose(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+        encode, media_type = choose_encoder(accept)
+
+        def noted(registry: CollectorRegistry) -> bytes:
+            written.append(threading.current_thread())
+            return encode(registry)
+
+        return noted, media_type
+
+    monkeypatch.setattr(scraping, "choose_encoder", choose)
+    for _ in range(2):
+        await scraped(http)
+    assert written[0] is written[1]
+    assert written[0] is not threading.main_thread()
+    assert written[0].daemon, "it keeps no process from ending"
 
 
 async def test_the_page_can_be_left_out_and_must_be_installed_to_be_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,6 +348,8 @@ def test_a_metric_has_a_bounded_number_of_series() -> None:
             recorder(TelemetryEvent("run.started", {}, {"instance": "i", "workflow": f"w{number}"}))
         assert len(recorded) == SERIES_MAX + 1, turn
     assert recorded["i", OTHER] == 100
+    recorder(TelemetryEvent("run.started", {}, {"instance": "another", "workflow": "its own"}))
+    assert recorded["another", "its own"] == 1, "a tenant that makes up names leaves the others theirs"
     assert recorded["i", "w0"] == 2
     assert RUNS_STARTED.labels == ("workflow",)
 
@@ -289,7 +369,7 @@ def test_the_page_shows_what_the_librarys_own_counters_would(accept: str) -> Non
         seconds.labels(*labels).observe(value)
         exporter.series(RUN_DURATION, labels)(value)
     encode, media_type = choose_encoder(accept)
-    page, our_type = exporter.page(accept, [], None)
+    page, our_type = exporter.page(accept, [], None)()
     theirs = {line for line in encode(registry).decode().splitlines() if "_created" not in line}
     assert our_type == media_type
     assert theirs <= set(page.decode().splitlines())
@@ -305,7 +385,7 @@ def fed_page() -> Scrape:
     finally:
         telemetry.detach(exporter._recorder)
     gauges = [(one, 1.0, ("orders", *one.labels)) for one in INSTRUMENTS if one.kind is Kind.GAUGE]
-    return Scrape(exporter.page("", gauges, None)[0].decode())
+    return Scrape(exporter.page("", gauges, None)()[0].decode())
 
 
 def _emit_all() -> None:
