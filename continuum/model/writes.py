@@ -174,7 +174,7 @@ class Posted(Struct, frozen=True, gc=False):
 
 
 class Duplicate(Struct, frozen=True, gc=False):
-    """A message with this delivery id was accepted before."""
+    """A message with this delivery id was accepted before, or (of a host's Finish) a result with this key."""
 
 
 class Over(Struct, frozen=True, gc=False):

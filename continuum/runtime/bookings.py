@@ -17,8 +17,10 @@ from continuum.model.writes import Posted
 from continuum.runtime.attempt import RunningAttempt, Workplace
 from continuum.runtime.delivery import Delivery
 from continuum.runtime.node import Node
+from continuum.runtime.recalling import key_of, recalled, recorded
 from continuum.runtime.transactional import Desk, TransactionalAttempt, Transactions
 
+FORGOTTEN = Failure("continuum.Forestalled", "what was booked under the key is gone again", retry_after=0.0)
 GIVE_BACK_SECONDS = 5.0  # a rollback takes milliseconds; a function that will not be cancelled keeps nobody
 
 
@@ -56,6 +58,7 @@ class Bookings:
     ) -> None:
         self.concurrency = transactions.concurrency
         self._journal = journal
+        self._clock = node.clock
         self._delivery = delivery
         self._keeper = keeper
         self._desk = Desk(transactions, self, node.new_id, node.draw.random, node.emit)
@@ -93,6 +96,24 @@ class Bookings:
         self._keeper.forget(attempt)
         self._keeper.settled(attempt.task.attempt)
         self._delivery.superseded(attempt.task.attempt)
+        if attempt.trace is not None:
+            attempt.trace.withdrawn()
+
+    def forestalled(self, attempt: TransactionalAttempt) -> None:
+        """Hear that a transaction was rolled back, because another one has booked under its idempotency key."""
+        self._keeper.forget(attempt)
+        self._keeper.chore(self._recall(attempt))
+
+    async def _recall(self, attempt: TransactionalAttempt) -> None:
+        """Answer with what was booked under the key; if that is gone again, the next attempt books."""
+        task = attempt.task
+        with contextlib.suppress(ContinuumError):  # the instance stops: the sweep finds the task
+            known = await recorded(self._journal, self._clock, [task])
+            answer = recalled(task, attempt.activity, known.get(key_of(task))) or FORGOTTEN
+            if isinstance(answer, Failure):
+                self._delivery.failed(task, answer, self._keeper, seconds=self._keeper.seconds(attempt))
+            else:
+                self._delivery.recalled(task, answer, self._keeper)
         if attempt.trace is not None:
             attempt.trace.withdrawn()
 

@@ -2,7 +2,8 @@
 
 Asked before each attempt with a key, in one read for all that begin together; an attempt without a key asks nothing.
 What succeeded under the key, in any run of the namespace, is the answer. It is no lock: of two runs that ask at the same
-time both perform, each goes on with what its own attempt returned, and the first one recorded is what later ones get.
+time both perform, each goes on with what its own attempt returned, and the first one recorded is what later ones get. (A
+transactional one is rolled back instead, and answered by the first.)
 
 The key says that two calls are the same call. Where their arguments differ they are not, and one of them is a mistake:
 neither to perform it nor to answer it with another call's result would be right, so it fails at once.

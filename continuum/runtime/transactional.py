@@ -1,8 +1,9 @@
 """An attempt at a transactional activity: what it writes, its task's end and its result's message commit together.
 
-Begin on a connection of the host's, call the function, end the task under its fence, COMMIT. Three things can come of
+Begin on a connection of the host's, call the function, end the task under its fence, COMMIT. Four things can come of
 that beside an ordinary failure:
 
+* its idempotency key has a result by now, of another run's call: everything is rolled back, and that is the answer;
 * the fence refuses: the task is over, or another attempt's. Everything is rolled back, and nobody is told;
 * the transaction collides with another one: it begins anew within the same attempt, so often as the options allow;
 * COMMIT is not answered: it is never sent again. What is done next (a retry, or the failure) is fenced by the task, which
@@ -29,7 +30,7 @@ from continuum.model.failure import Failure, failure_of
 from continuum.model.messages import Message, MessageKind
 from continuum.model.results import ActivityResult
 from continuum.model.tasks import Attempt, ClaimedTask
-from continuum.model.writes import Finish, Posted, Verdict
+from continuum.model.writes import Duplicate, Finish, Posted, Verdict
 from continuum.runtime.attempt import RunningAttempt, Workplace
 from continuum.runtime.delivery import answer_of
 from continuum.runtime.recalling import key_of
@@ -52,7 +53,7 @@ class Transaction(Protocol):
         ...
 
     async def finish(self, write: Finish) -> Verdict:
-        """End the task and post the message; anything but Posted: it is no longer ours to end."""
+        """End the task and post the message; Duplicate: its key has a result by now; else it is no longer ours to end."""
         ...
 
     async def commit(self) -> None:
@@ -98,6 +99,10 @@ class Registrar(Protocol):
 
     def superseded(self, attempt: TransactionalAttempt) -> None:
         """Hear that the task was no longer ours: nothing was written."""
+        ...
+
+    def forestalled(self, attempt: TransactionalAttempt) -> None:
+        """Hear that another one was booked under its idempotency key meanwhile: nothing was written."""
         ...
 
     def doubted(self, attempt: TransactionalAttempt, message: Message, failure: Failure) -> None:
@@ -204,6 +209,8 @@ class TransactionalAttempt(RunningAttempt):
             await transaction.flush()
             finish = self._finish(payload)
             verdict = await transaction.finish(finish)
+            if isinstance(verdict, Duplicate):
+                return lambda: registrar.forestalled(self)
             if not isinstance(verdict, Posted) or self.is_over:  # over: a function that would not be cancelled
                 return lambda: registrar.superseded(self)
             self.in_doubt = finish.message

@@ -16,7 +16,7 @@ from continuum.composition.transacting import MakeTransactions, no_transactions
 from continuum.journal.port import Journal
 from continuum.journal.sql import HostTransaction, HostTransactions
 from continuum.model.tasks import Beat
-from continuum.model.writes import REFUSED, Finish, Posted, Verdict
+from continuum.model.writes import REFUSED, Duplicate, Finish, Posted, Verdict
 from continuum.runtime.transactional import Transaction, Transactions
 
 
@@ -48,6 +48,8 @@ class Rehearsal:
         """Look whether the task may be ended; `commit` ends it."""
         if not await self._journal.heartbeat_tasks([Beat(write.attempt, None, is_quiet=True)]):
             return REFUSED
+        if write.result is not None and await self._journal.results([write.result.key]):
+            return Duplicate()
         self._finish = write
         row = await self._journal.run(write.message.run_id)
         return Posted(None if row is None else row.lease_owner)

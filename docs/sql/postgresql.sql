@@ -484,6 +484,11 @@ FROM unnest(CAST(CAST(:w_namespace AS text) AS text[]), CAST(CAST(:w_activity AS
             payload)
 ON CONFLICT DO NOTHING;
 
+-- results.remember_first: Remember a success if it is the first under its key, after whoever is about to be: in a host's transaction.
+INSERT INTO continuum_activity_results (namespace, activity, idempotency_key, run_id, arguments, payload, at)
+VALUES (:namespace, :activity, :key, :run_id, :arguments, :payload, clock_timestamp())
+ON CONFLICT DO NOTHING RETURNING idempotency_key;
+
 -- results.find: Read what is remembered under keys.
 SELECT a.namespace, a.activity, a.idempotency_key, CAST(a.run_id AS text) AS run_id, a.arguments, a.payload
 FROM unnest(CAST(CAST(:w_namespace AS text) AS text[]), CAST(CAST(:w_activity AS text) AS text[]),

@@ -361,6 +361,11 @@ INSERT INTO continuum_activity_results (namespace, activity, idempotency_key, ru
 VALUES (:namespace, :activity, :key, :run_id, :arguments, :payload, :now)
 ON CONFLICT DO NOTHING;
 
+-- results.remember_first: Remember a success if it is the first under its key, after whoever is about to be: in a host's transaction.
+INSERT INTO continuum_activity_results (namespace, activity, idempotency_key, run_id, arguments, payload, at)
+VALUES (:namespace, :activity, :key, :run_id, :arguments, :payload, :now)
+ON CONFLICT DO NOTHING RETURNING idempotency_key;
+
 -- results.find: Read what is remembered under keys.
 SELECT a.namespace, a.activity, a.idempotency_key, CAST(a.run_id AS text) AS run_id, a.arguments, a.payload
 FROM (SELECT json_extract(value, '$[0]') AS namespace, json_extract(value, '$[1]') AS activity,

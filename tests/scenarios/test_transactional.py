@@ -258,6 +258,30 @@ async def test_it_is_performed_wherever_there_is_room_and_its_result_recorded_un
     assert b"secret-1" not in (await place.everything()).replace(b"key-secret-1", b"")
 
 
+async def test_of_two_runs_that_book_under_one_key_at_the_same_time_one_does(
+    bank: Bank, place: Place, heard: list[TelemetryEvent]
+) -> None:
+    calls: list[str] = []
+
+    @activity(transactional=True, retry=PATIENTLY, idempotency_key=lambda _label: "invoice-1")
+    async def book(session: AsyncSession, label: str) -> str:
+        calls.append(activity_context().run_id)
+        session.add(Entry(label=label, cents=1))
+        await eventually(lambda: len(set(calls)) == 2 or "collided" in names(heard))  # SQLite lets one in at a time
+        return activity_context().run_id
+
+    @workflow
+    async def books(label: str) -> str:
+        return await book(label)
+
+    async with place.node(activity_supervisor={"transactional_concurrency": 2}) as app:
+        runs = await app.start_many(books, ["once", "once"])
+        results = {await run.result(timeout=15) for run in runs}
+    assert len(results) == 1
+    assert await bank.entries() == ["once"]
+    assert (await place.count("activity_results"), await place.count("tasks")) == (1, 0)
+
+
 def booking_that_fails() -> Any:
     async def fail(_session: AsyncSession) -> None:
         raise RuntimeError("booked twice")

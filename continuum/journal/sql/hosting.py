@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
+from msgspec.structs import replace
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session
@@ -29,12 +30,12 @@ from continuum.journal.sql.dialects import Rows
 from continuum.journal.sql.following import Following, Tell
 from continuum.journal.sql.lines import Talk
 from continuum.journal.sql.rows import Reader
-from continuum.journal.sql.statements import runs
+from continuum.journal.sql.statements import results, runs
 from continuum.journal.sql.statements.book import Book, Statement
 from continuum.journal.sql.writing import WriteWithin
 from continuum.model.events import Event
 from continuum.model.runs import RunRow
-from continuum.model.writes import LANDED, REFUSED, Finish, StartMany, Verdict, Write
+from continuum.model.writes import LANDED, REFUSED, Duplicate, Finish, StartMany, Verdict, Write
 
 WANTED = "pass the AsyncSession or AsyncConnection whose transaction this is to be part of"
 
@@ -83,7 +84,7 @@ class SqlHosted:
         """Write; refused, nothing of it is in the transaction."""
         try:
             if isinstance(write, Finish):  # the last write of its transaction, which does not go on without it
-                return (await self._write_within(self._talk, [write]))[0]
+                return await self._finish(write)
             async with self._connection.begin_nested() as savepoint:
                 batch = write.starts if isinstance(write, StartMany) else [write]
                 verdicts = await self._write_within(self._talk, batch)
@@ -98,6 +99,23 @@ class SqlHosted:
             if isinstance(fault, BadData | SchemaNotReady):
                 raise fault from error
             raise
+
+    async def _finish(self, write: Finish) -> Verdict:
+        result = write.result
+        if result is not None:
+            key = result.key
+            first = await self._talk.fetch(
+                results.REMEMBER_FIRST,
+                namespace=key.namespace,
+                activity=key.activity,
+                key=key.key,
+                run_id=result.run_id,
+                arguments=result.arguments,
+                payload=result.payload,
+            )
+            if not first:
+                return Duplicate()
+        return (await self._write_within(self._talk, [replace(write, result=None)]))[0]
 
     def when_over(self, tell: Tell) -> Callable[[], None]:
         """Tell this what becomes of what has just been written; return what looks for it now."""

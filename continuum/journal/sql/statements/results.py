@@ -20,6 +20,16 @@ ON CONFLICT DO NOTHING
 """,  # noqa: S608  a template
 )
 
+REMEMBER_FIRST = Statement(
+    "results.remember_first",
+    "Remember a success if it is the first under its key, after whoever is about to be: in a host's transaction.",
+    f"""
+INSERT INTO {{activity_results}} ({_COLUMNS})
+VALUES (:namespace, :activity, :key, :run_id, :arguments, :payload, {{now}})
+ON CONFLICT DO NOTHING RETURNING idempotency_key
+""",  # noqa: S608  a template
+)
+
 FIND = Statement(
     "results.find",
     "Read what is remembered under keys.",
