@@ -94,7 +94,7 @@ class SqlHosted:
                     await savepoint.rollback()
                     return REFUSED
                 return LANDED
-        except DBAPIError as error:
+        except (DBAPIError, UnicodeError) as error:
             fault = self._dialect.fault(error, pure=False)
             if isinstance(fault, BadData | SchemaNotReady):
                 raise fault from error

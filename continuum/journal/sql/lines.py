@@ -143,6 +143,8 @@ class Line:
         self._driver: Any = None
         self._manner: Manner = book.dialect  # until a connection says otherwise
         self._uses = 0
+        self._failures = 0  # how many tries to connect have failed
+        self._trouble = ""  # the last one
 
     @property
     def _dialect(self) -> Dialect:
@@ -158,8 +160,9 @@ class Line:
             Contended, BadData: the statement did nothing.
             JournalUnavailable: not connected, or (pure) no answer; Ambiguous: no answer.
         """
+        failures = self._failures
         async with self._lock:
-            connection = await self._connected()
+            connection = await self._connected(failures)
             try:
                 async with asyncio.timeout(self._answer_timeout):
                     talk = Talk(connection, self._driver, self._manner, self._book)
@@ -199,23 +202,33 @@ class Line:
 
     async def driver(self) -> Any:
         """Return the driver's own connection, connecting if need be."""
+        failures = self._failures
         async with self._lock:
-            await self._connected()
+            await self._connected(failures)
             return self._driver
 
     async def close(self) -> None:
         """Close the connection, on the loop that used it."""
         async with self._lock:
-            if self._connection is not None:
+            if self._connection is not None and not self._dialect.is_open(self._driver):
+                await self._discard()  # there is nothing left to end in good order
+            elif self._connection is not None:
                 connection, self._connection, self._driver = self._connection, None, None
                 with suppress(DBAPIError, OSError):  # it is of no use any more either way
                     await connection.close()
             await self._engine.dispose()
 
-    async def _connected(self) -> AsyncConnection:
+    async def _connected(self, failures: int) -> AsyncConnection:
+        """Return the connection; `failures` is how many tries had failed when the caller came.
+
+        Who waited while another one tried in vain is told so: a queue at a server that says nothing would move once in
+        ten seconds.
+        """
         if self._connection is not None and not self._dialect.is_open(self._driver):
             await self._discard()
         if self._connection is None:
+            if failures != self._failures:
+                raise JournalUnavailable(self._trouble)
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
                     self._connection = await self._connect()
@@ -223,7 +236,10 @@ class Line:
                 raise
             # Creators belong to hosts and to drivers: whatever they raise means that there is no connection.
             except Exception as error:
-                raise JournalUnavailable(f"cannot connect to {self._engine.url!r}: {error}") from error
+                said = str(error) or "no answer in time"
+                self._failures += 1
+                self._trouble = f"cannot connect to {self._engine.url!r}: {said}"
+                raise JournalUnavailable(self._trouble) from error
         return self._connection
 
     async def _connect(self) -> AsyncConnection:

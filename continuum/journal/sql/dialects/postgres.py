@@ -26,7 +26,7 @@ has to make up, so another process answers.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
@@ -48,6 +48,7 @@ SETTINGS = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "max_parallel_workers_per_gather": "0",
+    "array_nulls": "on",  # arrays travel as text, see below
 }
 GREETING = """
 SELECT set_config(s.name, s.value, g.is_pooled), g.is_pooled
@@ -207,8 +208,7 @@ class Postgres:
             yield
         finally:
             driver.remove_termination_listener(ended)
-            with suppress(Exception):  # it is closed in any case, and may be broken
-                await driver.remove_listener(channel, heard)
+            driver.terminate()  # not UNLISTEN, to which a server that has fallen silent would not answer
 
     async def probe(self, driver: Any, seconds: float) -> None:
         """Ask the server whether it is still there."""
@@ -229,7 +229,7 @@ class Postgres:
             return lost("PostgreSQL did not answer in time")
         if isinstance(error, DBAPIError):
             error = error.driver_exception
-        elif not isinstance(error, OSError) and not type(error).__module__.startswith(DRIVERS):
+        elif not isinstance(error, OSError | UnicodeError) and not type(error).__module__.startswith(DRIVERS):
             return None
         state = getattr(error, "sqlstate", None)
         if state in _CONTENDED:

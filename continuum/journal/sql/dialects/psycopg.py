@@ -4,14 +4,20 @@ The words are those of `postgres`, with numbered parameters, which a raw cursor 
 can choose takes asyncpg: it spends less time on a batch.
 
 A statement that is cancelled takes its connection with it. psycopg would ask the server to stop it, and wait for as long
-as that says nothing; a line gives such a connection up anyway.
+as that says nothing; a line gives such a connection up anyway. The connection is hung up, not closed: psycopg waits for
+it to become readable, and the number of a closed one may belong to somebody else in the next moment.
+
+psycopg speaks text, and makes of it what the session's settings say: times of the server's zone, characters of the
+database's encoding. So a connection of ours says which, and times are UTC whoever's connection they come from.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from functools import cache
 from importlib import import_module
 from typing import Any, TypeVar
@@ -24,6 +30,8 @@ from continuum.journal.sql.dialects.postgres import GREETING, SETTINGS, Postgres
 
 T = TypeVar("T")
 LISTEN_SECONDS = 60.0  # then the server is asked whether it is still there
+ANSWER_SECONDS = 60.0  # which it has this long to say
+READABLE = {"client_encoding": "UTF8", "DateStyle": "ISO", "TimeZone": "UTC"}  # what psycopg reads text by
 
 
 class Speaking:
@@ -91,7 +99,7 @@ class Psycopg(Speaking, Postgres):
         types = import_module("psycopg.types.string")
         driver.adapters.register_loader("jsonb", types.TextLoader)  # as asyncpg gives it
         driver.adapters.register_dumper(bytes, types.BytesBinaryDumper)
-        settings = SETTINGS | {"lock_timeout": f"{int(lock_timeout_seconds * 1000)}ms"}
+        settings = SETTINGS | READABLE | {"lock_timeout": f"{int(lock_timeout_seconds * 1000)}ms"}
         lasting = lasting_settings(settings, label)
         cursor = _cursor(driver)
         bound = [self.process(driver), list(lasting), list(lasting.values())]
@@ -99,8 +107,18 @@ class Psycopg(Speaking, Postgres):
         rows = await cursor.fetchall()
         return Pooled(settings) if rows[0].is_pooled else self
 
+    def moment(self, stored: Any) -> datetime:
+        """Turn a stored time into a datetime in UTC: arithmetic in another zone would count its changes of the clock."""
+        moment: datetime = stored.astimezone(UTC)
+        return moment
+
     def is_open(self, driver: Any) -> bool:
-        """Whether the driver believes in its connection."""
+        """Whether the connection stands: psycopg hears of its end only when it reads, first what the server said last."""
+        try:
+            for _ in range(2):
+                driver.pgconn.consume_input()
+        except _error():
+            return False
         return not driver.closed
 
     def abort(self, driver: Any) -> None:
@@ -122,8 +140,7 @@ class Psycopg(Speaking, Postgres):
         try:
             yield
         finally:
-            driver.pgconn.finish()  # it would wait for the end of its wait
-            waiting.cancel()
+            _hang_up(driver)  # which ends the wait
             await asyncio.gather(waiting, return_exceptions=True)  # that it broke was told by `deafen`
 
     async def probe(self, driver: Any, seconds: float) -> None:
@@ -131,7 +148,7 @@ class Psycopg(Speaking, Postgres):
 
     def is_bad(self, error: BaseException) -> bool:
         """Whether the driver could not write a value."""
-        return isinstance(error, import_module("psycopg").DataError)
+        return isinstance(error, import_module("psycopg").DataError | UnicodeError)
 
 
 async def _attend(driver: Any, hear: Callable[[int, str], None], deafen: Callable[[], None]) -> None:
@@ -139,7 +156,8 @@ async def _attend(driver: Any, hear: Callable[[int, str], None], deafen: Callabl
         while True:
             async for notice in driver.notifies(timeout=LISTEN_SECONDS):
                 hear(notice.pid, notice.payload)
-            await driver.execute("SELECT 1", prepare=False)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await _or_drop(driver, driver.execute("SELECT 1", prepare=False))
     finally:
         deafen()
 
@@ -151,10 +169,17 @@ async def _or_drop(driver: Any, asked: Coroutine[Any, Any, T]) -> T:
         return await asyncio.shield(answer)
     except asyncio.CancelledError:
         if not answer.done():
-            driver.pgconn.finish()
-            answer.cancel()
-            await asyncio.wait([answer])
+            _hang_up(driver)
+            await asyncio.gather(answer, return_exceptions=True)
         raise
+
+
+def _hang_up(driver: Any) -> None:
+    """End a connection as the server would, whatever it says: who waits for its answer is told so at once."""
+    with suppress(OSError, _error()):  # it has ended already
+        end = socket.fromfd(driver.pgconn.socket, socket.AF_UNSPEC, socket.SOCK_STREAM)
+        with end:
+            end.shutdown(socket.SHUT_RDWR)
 
 
 def _bound(names: Sequence[str], values: Mapping[str, object]) -> list[object]:
@@ -165,6 +190,12 @@ def _bound(names: Sequence[str], values: Mapping[str, object]) -> list[object]:
 def _cursor(driver: Any) -> Any:
     cursor, rows = _parts()
     return cursor(driver, row_factory=rows)
+
+
+@cache
+def _error() -> type[Exception]:
+    error: type[Exception] = import_module("psycopg").Error
+    return error
 
 
 @cache
