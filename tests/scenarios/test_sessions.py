@@ -275,6 +275,21 @@ async def test_many_starts_are_all_of_the_transaction_or_none(place: Place, app:
         assert await app.start_many(double, [], session=session) == []
 
 
+@both
+async def test_verbs_with_one_session_may_be_gathered(place: Place, app: Instance, host: Any) -> None:
+    waiting = await app.start(waits, 1)
+    async with host(place) as session:
+        runs, late, _ = await asyncio.gather(
+            asyncio.gather(*[app.start(double, n % 4, idempotency_key=f"k{n % 4}", session=session) for n in range(6)]),
+            app.start_many(double, [5, 6], session=session),
+            waiting.signal("go", 41, session=session),
+        )
+        await session.commit()
+    assert [await run.result(timeout=15) for run in (*runs, *late)] == [0, 2, 4, 6, 0, 2, 10, 12]
+    assert await waiting.result(timeout=15) == 42
+    assert await place.count("runs") == 7
+
+
 # --- signals and cancels ----------------------------------------------------------------------------------------------
 
 

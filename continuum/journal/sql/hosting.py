@@ -10,12 +10,16 @@ Each write has a savepoint: a value that the database does not take is our error
 What concerns the connection or its transaction (lost, deadlock, serialization failure) is raised as the host's own
 error, by which the host decides whether to begin again.
 
+Verbs with one session take turns, because hosts gather them: savepoints of two that are made at once would end in the wrong
+order. What the host itself does with its session meanwhile is its own affair, as SQLAlchemy says.
+
 On SQLite a savepoint outside of a transaction would be committed at its release, and Python's driver begins none before
 the first INSERT, UPDATE or DELETE. So a transaction is begun first where there is none yet, for writing at once.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
@@ -72,8 +76,10 @@ class SqlHosted:
         reader: Reader,
         write_within: WriteWithin,
         followings: WeakKeyDictionary[Connection, Following],
+        turn: asyncio.Lock,
     ) -> None:
         self._connection = connection
+        self._turn = turn
         self._followings = followings
         self._talk = HostTalk(connection, book)
         self._dialect = book.dialect
@@ -82,6 +88,10 @@ class SqlHosted:
 
     async def write(self, write: Write) -> Verdict:
         """Write; refused, nothing of it is in the transaction."""
+        async with self._turn:
+            return await self._write(write)
+
+    async def _write(self, write: Write) -> Verdict:
         try:
             if isinstance(write, Finish):  # the last write of its transaction, which does not go on without it
                 return await self._finish(write)
@@ -129,39 +139,52 @@ class SqlHosted:
 
     async def run(self, run_id: str) -> RunRow | None:
         """Return a run's row as the transaction sees it."""
-        rows = await self._talk.fetch(runs.BY_ID, ids=[run_id])
+        rows = await self._ask(runs.BY_ID, ids=[run_id])
         return self._reader.run(rows[0]) if rows else None
 
     async def run_by_key(self, namespace: str, workflow: str, key: str) -> RunRow | None:
         """Return the run that this start key made, as the transaction sees it."""
-        rows = await self._talk.fetch(runs.BY_KEY, namespace=namespace, workflow=workflow, key=key)
+        rows = await self._ask(runs.BY_KEY, namespace=namespace, workflow=workflow, key=key)
         return self._reader.run(rows[0]) if rows else None
 
     async def history(self, run_id: str, *, generation: int | None = None) -> Sequence[Event]:
         """Return the events of a generation as the transaction sees them."""
-        rows = await self._talk.fetch(runs.HISTORY, run_id=run_id, generation=generation)
+        rows = await self._ask(runs.HISTORY, run_id=run_id, generation=generation)
         return [self._reader.event(row) for row in rows]
 
+    async def _ask(self, statement: Statement, **values: object) -> Rows:
+        async with self._turn:
+            return await self._talk.fetch(statement, **values)
 
-async def connection_of(session: object, engine: AsyncEngine) -> AsyncConnection:
-    """Return the connection of a host's session, with its transaction begun.
+
+def session_of(session: object) -> AsyncSession | AsyncConnection:
+    """Return what a host has passed as `session=`.
 
     Raises:
-        SessionInvalid: it is none, or not on this engine, or not in a state to write in a transaction.
+        SessionInvalid: it is neither a session nor a connection.
     """
     if isinstance(session, async_scoped_session):
         session = session()
+    if isinstance(session, AsyncSession | AsyncConnection):
+        return session
+    raise SessionInvalid(f"session={session!r} cannot be used: {WANTED} (a sync Session or an engine is neither)")
+
+
+async def connection_of(session: AsyncSession | AsyncConnection, engine: AsyncEngine) -> AsyncConnection:
+    """Return the connection of a host's session, with its transaction begun.
+
+    Raises:
+        SessionInvalid: it is not on this engine, or not in a state to write in a transaction.
+    """
     if isinstance(session, AsyncSession):
         try:
             connection = await session.connection()
         except InvalidRequestError as error:
             raise SessionInvalid(f"session= has no connection to write on ({error}); {WANTED}") from error
-    elif isinstance(session, AsyncConnection):
+    else:
         connection = session
         if connection.sync_connection is None or connection.closed:
             raise SessionInvalid(f"session= is a connection that is not open; {WANTED}, within its `async with`")
-    else:
-        raise SessionInvalid(f"session={session!r} cannot be used: {WANTED} (a sync Session or an engine is neither)")
     await _check(connection, engine)
     return connection
 

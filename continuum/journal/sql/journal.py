@@ -10,12 +10,13 @@ that listens, one for the heartbeat's thread. SQLite: one writer, one reader, on
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from continuum.errors import ConfigurationError, JournalUnavailable
 from continuum.journal.port import Hosted, OwnerJournal
@@ -24,7 +25,7 @@ from continuum.journal.sql.claiming import Claiming, Tending
 from continuum.journal.sql.counting import Counting
 from continuum.journal.sql.desk import Desk
 from continuum.journal.sql.following import Following
-from continuum.journal.sql.hosting import SqlHosted, connection_of
+from continuum.journal.sql.hosting import SqlHosted, connection_of, session_of
 from continuum.journal.sql.lines import Line
 from continuum.journal.sql.noticing import POOLED, Notices, channel_of
 from continuum.journal.sql.opening import check_revision, check_server, claim_tables, dialect_of, instance_of
@@ -104,6 +105,7 @@ class SqlJournal(Owning, Recovering, Claiming, Tending, Reading, Keeping, Schedu
         self._notices = Notices(self._desk)
         self._heart: Line | None = None
         self._followings: WeakKeyDictionary[Connection, Following] = WeakKeyDictionary()  # of hosts' connections
+        self._turns: WeakKeyDictionary[AsyncSession | AsyncConnection, asyncio.Lock] = WeakKeyDictionary()
 
     def _line(self, engine: AsyncEngine) -> Line:
         return Line(
@@ -192,8 +194,11 @@ class SqlJournal(Owning, Recovering, Claiming, Tending, Reading, Keeping, Schedu
 
     async def hosted(self, session: object) -> Hosted:
         """Return the journal's statements in a host's open transaction; see `continuum.journal.port`."""
-        connection = await connection_of(session, self._engine)
-        return SqlHosted(connection, self._book, self._desk.reader, self.write_within, self._followings)
+        host = session_of(session)
+        turn = self._turns.setdefault(host, asyncio.Lock())
+        async with turn:
+            connection = await connection_of(host, self._engine)
+        return SqlHosted(connection, self._book, self._desk.reader, self.write_within, self._followings, turn)
 
     # --- notices ------------------------------------------------------------------------------------------------------
 
