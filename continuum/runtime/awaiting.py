@@ -11,7 +11,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Collection, Iterable
 
-from continuum.errors import InstanceNotStarted
+from continuum.errors import InstanceNotStarted, RunNotFound
 from continuum.journal.port import ReadJournal
 from continuum.model.runs import Ending
 from continuum.model.states import RunState
@@ -22,7 +22,7 @@ from continuum.runtime.wakes import Wakes
 
 FIRST_SECONDS = 0.05
 SLOWER = 1.5
-EVERYONE_EVERY = 20  # passes: runs that live here are asked about too, in case memory is wrong
+EVERYONE_EVERY = 20  # passes: all are asked about, those that live here too, and whether they are there still
 QUERY_MAX = 10_000  # run ids in one query
 ASK_AGAIN_SECONDS = 25.0  # less than half of what an owner remembers us for
 
@@ -37,10 +37,17 @@ class Wait:
         self.wait_blocked = wait_blocked
         self.until_drain = until_drain
 
-    def hear(self, ending: Ending) -> None:
-        """Take the end of the run, or that it is blocked."""
-        if not self.arrived.done() and not (self.wait_blocked and ending.state is RunState.BLOCKED):
-            self.arrived.set_result(ending)
+    def hear(self, ending: Ending) -> bool:
+        """Take the end of the run, or that it is blocked; False: that is not what is waited for."""
+        if self.arrived.done() or (self.wait_blocked and ending.state is RunState.BLOCKED):
+            return False
+        self.arrived.set_result(ending)
+        return True
+
+    def fail(self, error: Exception) -> None:
+        """Raise, instead of waiting for what cannot come."""
+        if not self.arrived.done():
+            self.arrived.set_exception(error)
 
     def give_up(self) -> None:
         """Wait no longer."""
@@ -99,6 +106,7 @@ class Awaiting(Loop):
         when the node begins to drain.
 
         Raises:
+            RunNotFound: it has ended and was pruned before anybody here saw it.
             InstanceNotStarted: the instance was stopped, perhaps while the caller looked where the run stands.
         """
         if self._is_over:
@@ -134,8 +142,7 @@ class Awaiting(Loop):
         self._is_over = True
         await super().stop()
         for wait in self._waits():
-            if not wait.arrived.done():
-                wait.arrived.set_exception(self._stopped())
+            wait.fail(self._stopped())
 
     def _stopped(self) -> InstanceNotStarted:
         return InstanceNotStarted(
@@ -168,9 +175,12 @@ class Awaiting(Loop):
         self._passes += 1
         asked = [run_id for run_id in self._waiting if not self._lives_here(run_id)]
         elsewhere = bool(asked)
-        if not elsewhere or self._passes % EVERYONE_EVERY == 0:
+        is_thorough = self._passes % EVERYONE_EVERY == 0
+        if not elsewhere or is_thorough:
             asked = list(self._waiting)
         await self._ask(asked)
+        if is_thorough:
+            await self._miss(asked)
         self._ask_owners_again()
         if self._waiting and self._slowest is not None:
             self._delay = min(self._delay * SLOWER, self._slowest)
@@ -180,12 +190,26 @@ class Awaiting(Loop):
     async def _ask(self, run_ids: list[str]) -> None:
         for start in range(0, len(run_ids), QUERY_MAX):
             for ending in await self._journal.endings(run_ids[start : start + QUERY_MAX]):
-                self._delay = FIRST_SECONDS
-                self._hear(ending)
+                if self._hear(ending):
+                    self._delay = FIRST_SECONDS
 
-    def _hear(self, ending: Ending) -> None:
-        for wait in self._waiting.get(ending.run_id, ()):
-            wait.hear(ending)
+    async def _miss(self, run_ids: list[str]) -> None:
+        """Look for runs that ended and were pruned before anybody here had seen their end: it will not be seen any more."""
+        for start in range(0, len(run_ids), QUERY_MAX):
+            part = [run_id for run_id in run_ids[start : start + QUERY_MAX] if run_id in self._waiting]
+            there = {standing.run_id for standing in await self._journal.standings(part)} if part else set()
+            for run_id in part:
+                if run_id not in there and not self._lives_here(run_id):
+                    gone = (
+                        f"run {run_id} has ended and was pruned while this waited: how it ended is not known any more"
+                    )
+                    for wait in self._waiting.get(run_id, ()):
+                        wait.fail(RunNotFound(gone, run_id=run_id))
+
+    def _hear(self, ending: Ending) -> bool:
+        """Tell whoever waits for it; False: nobody does."""
+        hearing = [wait.hear(ending) for wait in self._waiting.get(ending.run_id, ())]
+        return any(hearing)
 
     def _waits(self) -> Iterable[Wait]:
         return itertools.chain.from_iterable(self._waiting.values())

@@ -20,7 +20,7 @@ from continuum import (
     workflow,
 )
 from continuum.composition.instance import Instance
-from continuum.model.runs import Standing
+from continuum.model.runs import Ending, Standing
 from tests.support.eventually import eventually
 from tests.support.hosting import Place, instance_of, wiring_of
 
@@ -30,6 +30,11 @@ NOBODY = "00000000-0000-4000-8000-000000000000"
 @workflow
 async def waits() -> dict[str, int]:
     return {"got": await continuum.wait_signal("go", int)}
+
+
+@workflow(retention=0)
+async def is_soon_forgotten() -> int:
+    return await continuum.wait_signal("go", int)
 
 
 @workflow
@@ -193,6 +198,39 @@ async def test_nobody_begins_to_wait_on_an_instance_that_stopped_while_he_looked
         with pytest.raises(InstanceNotStarted, match="ask another node"):
             async with asyncio.timeout(10):
                 await waiting
+
+
+async def test_a_run_that_was_pruned_unseen_is_not_waited_for(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("continuum.runtime.awaiting.EVERYONE_EVERY", 3)
+    async with place.node(pruner=False) as app, place.node(client_only=True) as client:
+        run = await app.start(is_soon_forgotten)
+        journal = wiring_of(client).journal
+        endings = journal.endings
+
+        async def nothing_yet(_: Sequence[str]) -> Sequence[Ending]:
+            return ()
+
+        journal.endings = nothing_yet  # type: ignore[method-assign, assignment]
+        waiting = asyncio.create_task(client.await_run(run.run_id))
+        await eventually(lambda: wiring_of(client).awaiting.waiters == 1)
+        await run.signal("go", 1)
+        await run.result(timeout=10)
+        await eventually(lambda: wiring_of(app).journal.prune(limit=10))
+        journal.endings = endings  # type: ignore[method-assign]
+        with pytest.raises(RunNotFound, match="pruned"):
+            async with asyncio.timeout(10):
+                await waiting
+
+
+async def test_who_waits_for_a_blocked_run_asks_at_leisure(place: Place) -> None:
+    async with place.node() as app, place.node(client_only=True) as client:
+        run = await app.start(has_a_bug)
+        with pytest.raises(RunBlocked):
+            await client.await_run(run.run_id, timeout=10)
+        awaiting = wiring_of(client).awaiting
+        waiting = asyncio.create_task(client.await_run(run.run_id, wait_blocked=True))
+        await eventually(lambda: awaiting._delay == awaiting._slowest, within=10)
+        waiting.cancel()
 
 
 async def test_without_pubsub_everybody_polls(place: Place) -> None:
