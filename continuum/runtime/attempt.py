@@ -192,14 +192,19 @@ class RunningAttempt:
         except asyncio.CancelledError:
             self._ended(None, asyncio.CancelledError("the activity cancelled itself"))
             raise
-        except Exception as error:  # noqa: BLE001  # whatever it is: the policy decides
+        except (KeyboardInterrupt, GeneratorExit):  # the host is to end, or its loop has
+            raise
+        except BaseException as error:  # noqa: BLE001  # whatever it is, a group of others too: the policy decides
             self._ended(None, error)
         else:
             self._ended(payload, None)
 
     def _perform_blocking(self) -> bytes:
         activity = self.activity
-        return self._seal(activity.signature.parameters.call(activity.fn, self.task.arguments))
+        try:
+            return self._seal(activity.signature.parameters.call(activity.fn, self.task.arguments))
+        except StopIteration as error:  # no future takes it: nobody would ever hear of the end
+            raise RuntimeError("the activity raised StopIteration") from error
 
     def _seal(self, result: Any) -> bytes:
         payload = self.activity.signature.result.encode(result)

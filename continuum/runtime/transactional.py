@@ -165,7 +165,9 @@ class TransactionalAttempt(RunningAttempt):
         except asyncio.CancelledError:
             self._ended(None, asyncio.CancelledError("the activity cancelled itself"))
             raise
-        except Exception as error:  # noqa: BLE001  # whatever it is: the policy decides
+        except (KeyboardInterrupt, GeneratorExit):  # the host is to end, or its loop has
+            raise
+        except BaseException as error:  # noqa: BLE001  # whatever it is, a group of others too: the policy decides
             self._ended(None, error)
         else:
             self._concluded(tell)

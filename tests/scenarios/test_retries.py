@@ -261,6 +261,41 @@ async def test_no_attempt_and_no_slot_is_left_behind(app: Instance, place: Place
     assert await place.count("tasks") == 0
 
 
+class Uncommon(BaseException):
+    """As some libraries' timeouts, and pytest's own outcomes."""
+
+
+@activity(retry=Retry(max_attempts=1))
+async def raises_uncommonly(grouped: bool) -> None:
+    raise BaseExceptionGroup("both", [Uncommon("odd"), ValueError("bad")]) if grouped else Uncommon("odd")
+
+
+@activity(retry=Retry(max_attempts=1))
+def takes_from_nothing() -> int:
+    return next(iter([]))
+
+
+@workflow
+async def tries(what: str) -> str:
+    try:
+        if what == "exhausted":
+            await takes_from_nothing()
+        await raises_uncommonly(what == "grouped")
+    except ActivityFailed as error:
+        return str(error)
+    return "nothing"
+
+
+@pytest.mark.parametrize(
+    ("what", "said"), [("single", "Uncommon: odd"), ("grouped", "both"), ("exhausted", "StopIteration")]
+)
+async def test_an_activity_that_raises_what_is_no_exception_has_failed_and_left_its_slot(what: str, said: str) -> None:
+    async with Place("memory", None).node() as app:
+        run = await app.start(tries, what)
+        assert said in await run.result(timeout=5)
+        assert wiring_of(app).attempts._taken_in_all == 0
+
+
 @pytest.mark.parametrize("threaded", [False, True])
 async def test_an_activity_that_wants_to_end_the_process_has_failed(place: Place, threaded: bool) -> None:
     async with place.node() as app:
