@@ -18,6 +18,7 @@ import logging
 import logging.config
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Any, Literal
 
 from continuum.replay.context import current_machine
@@ -70,14 +71,16 @@ class ConsoleFormatter(logging.Formatter):
         """Return the line, without what stands below it."""
         facts = {**context_of(record), **fields_of(record)}
         line = super().formatMessage(record)
-        return f"{line} [{' '.join(f'{key}={value}' for key, value in facts.items())}]" if facts else line
+        return f"{line} [{' '.join(f'{key}={_text(value)}' for key, value in facts.items())}]" if facts else line
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line: `at` (UTC), `level`, `logger`, `message`, the context, the fields of `continuum.log`."""
+    """One JSON object per line: `at` (UTC), `level`, `logger`, `message`, the context, the fields of `continuum.log`;
+    `error` (a traceback) and `stack` where there is one.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the object as a line; what JSON cannot say is said by `str`."""
+        """Return the object as a line, whatever the fields are: what JSON cannot say is said by `str`."""
         said: dict[str, Any] = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -89,7 +92,36 @@ class JsonFormatter(logging.Formatter):
             said["fields"] = fields
         if record.exc_info:
             said["error"] = self.formatException(record.exc_info)
-        return json.dumps(said, default=str, ensure_ascii=False)
+        elif record.exc_text:  # of a record that came through a queue
+            said["error"] = record.exc_text
+        if record.stack_info:
+            said["stack"] = self.formatStack(record.stack_info)
+        try:
+            line = json.dumps(said, default=_text, ensure_ascii=False, allow_nan=False)
+        except (TypeError, ValueError):  # a key that is no text, a number that is none, a value that holds itself
+            line = json.dumps(_plain(said), ensure_ascii=False)
+        return line.encode(errors="backslashreplace").decode()  # half of a surrogate pair is an escape of JSON's, too
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001  # it is anybody's code: a line must not be lost for it
+        return f"<{type(value).__name__}>"
+
+
+def _plain(value: Any, above: tuple[int, ...] = ()) -> Any:
+    """Return what JSON can say of a value; `above` are the ids of what it stands in."""
+    if value is None or isinstance(value, str | int) or (isinstance(value, float) and isfinite(value)):
+        return value
+    if isinstance(value, Mapping | list | tuple):
+        if id(value) in above:
+            return "{...}" if isinstance(value, Mapping) else "[...]"
+        within = (*above, id(value))
+        if isinstance(value, Mapping):
+            return {_text(key): _plain(one, within) for key, one in value.items()}
+        return [_plain(one, within) for one in value]
+    return _text(value)
 
 
 def context_of(record: logging.LogRecord) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
+from time import perf_counter
 
 from continuum.composition.building import instances
 from continuum.composition.instance import Instance
@@ -51,8 +52,14 @@ def latest_gauges(names: Collection[str] | None = None) -> list[Gauge]:
     From a thread of its own it waits for the census, not for long; on an instance's loop it takes the last one, and the
     next one is begun.
     """
-    read = [one for instance, wiring in _running(names) for one in _of(instance, wiring, _latest(wiring))]
-    return [*_not_ready(names), *read]
+    running = _running(names)
+    asked = [_asked(wiring) for _, wiring in running]  # all of them, before the first is waited for
+    until = perf_counter() + PATIENCE_SECONDS
+    return [*_not_ready(names)] + [
+        one
+        for (instance, wiring), taking in zip(running, asked, strict=True)
+        for one in _of(instance, wiring, _answer(taking, until) if isinstance(taking, Future) else taking)
+    ]
 
 
 def _known(names: Collection[str] | None) -> list[Instance]:
@@ -87,16 +94,20 @@ async def _census(wiring: Wiring) -> Census | None:
         return None
 
 
-def _latest(wiring: Wiring) -> Census | None:
+def _asked(wiring: Wiring) -> Future[Census | None] | Census | None:
+    """Ask for the census; where nobody can wait for it, return the last one."""
     loop = wiring.node.loop
     if loop.is_closed():  # the instance was not left, and its process is about to end
         return None
     if asyncio._get_running_loop() is not None or wiring.node.is_draining:
         loop.call_soon_threadsafe(wiring.client.census.ask)
         return wiring.client.census.latest
-    taking = asyncio.run_coroutine_threadsafe(wiring.client.census.taken(), loop)
+    return asyncio.run_coroutine_threadsafe(wiring.client.census.taken(), loop)
+
+
+def _answer(taking: Future[Census | None], until: float) -> Census | None:
     try:
-        return taking.result(PATIENCE_SECONDS)
+        return taking.result(max(until - perf_counter(), 0.0))
     except (TimeoutError, CancelledError):  # the database is slow, or the instance is being left
         taking.cancel()
         return None

@@ -31,6 +31,7 @@ from continuum.model.states import RunState
 from continuum.model.tasks import ClaimedTask
 from continuum.replay.turns import RunInfo
 from continuum.runtime.node import node_of
+from continuum.runtime.tracing import joined
 from continuum.telemetry import TelemetryEvent
 from continuum.telemetry.saying import say
 
@@ -287,8 +288,10 @@ def _links(trace_context: str | None) -> list[Link]:
 
 @lru_cache(maxsize=1_024)  # all that one request started has the same
 def _read(trace_context: str) -> SpanContext | None:
-    """Return the span that a run was started in."""
+    """Return the span that a run was started in; None if this is no trace context: SQL can write anything."""
     traceparent, _, tracestate = trace_context.partition(" ")
+    if joined(traceparent) is None:
+        return None
     _version, trace_id, span_id, flags, *_more = traceparent.split("-")
     found = SpanContext(
         int(trace_id, 16),

@@ -24,6 +24,7 @@ from continuum import ConfigurationError, Retry, RunFailed, activity, telemetry,
 from continuum.composition import gauges as reading
 from continuum.http import scraping
 from continuum.http.scraping import Exporter
+from continuum.model.census import Census
 from continuum.otel import meters
 from continuum.runtime import census as taking
 from continuum.telemetry import EVENTS, Emitter, TelemetryEvent
@@ -34,6 +35,7 @@ from continuum.telemetry.metrics import (
     READY,
     RULES,
     RUN_DURATION,
+    RUNS_ACTIVE,
     RUNS_FINISHED,
     RUNS_STARTED,
     SERIES_MAX,
@@ -211,6 +213,31 @@ async def test_old_numbers_are_not_shown_while_the_database_does_not_answer(
             seen = await scraped(http)
             assert seen.value("continuum_runs_active") is None, scrape
             assert seen.value("continuum_ready") == 1, scrape
+
+
+async def test_a_reader_that_cannot_await_asks_all_databases_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each that is away would take all its patience, one after the other: with fifty tenants, for a minute."""
+    second_is_asked = asyncio.Event()
+
+    async def first(**_limits: Any) -> Census:
+        await second_is_asked.wait()
+        return Census()
+
+    async def second(**_limits: Any) -> Census:
+        second_is_asked.set()
+        return Census()
+
+    monkeypatch.setattr(reading, "PATIENCE_SECONDS", 2.0)
+    one, two = (Place("memory", None).children(name) for name in ("one", "two"))
+    async with one, two:
+        for children, census in ((one, first), (two, second)):
+            wiring = instance_of(children).wiring
+            assert wiring is not None
+            monkeypatch.setattr(wiring.journal, "census", census)
+        read = await asyncio.to_thread(reading.latest_gauges)
+    assert {labels[0] for gauge, _, labels in read if gauge is RUNS_ACTIVE} == {"one", "two"}
+    one.forget()
+    two.forget()
 
 
 async def test_an_instance_that_waits_for_its_database_is_not_ready(http: httpx.AsyncClient, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from msgspec.structs import replace
 from opentelemetry.sdk.metrics._internal.measurement_consumer import SynchronousMeasurementConsumer
 from opentelemetry.sdk.trace import Span as SdkSpan
 from opentelemetry.trace import StatusCode
@@ -291,6 +292,20 @@ async def test_setup_is_done_once_and_can_be_undone(seen: Seen) -> None:
         assert await (await app.start(below, "x")).result(timeout=20) == "x"
     assert seen.spans(RUN) == []
     assert seen.values() == {}
+
+
+async def test_a_trace_context_that_is_none_leaves_a_run_its_spans(seen: Seen) -> None:
+    """Whoever inserts runs by SQL may write anything there."""
+    place = Place("memory", None)
+    async with place.node(run_supervisor=False) as client:
+        run = await client.start(waits, SECRET)
+    place.store.put_run(replace(place.store.runs[run.run_id], trace_context="none that W3C knows"))
+    async with place.node() as node:
+        await node.signal(run.run_id, "go", "on")
+        assert await node.await_run(run.run_id, waits, timeout=20) == "on"
+    for name in (RUN, ATTEMPT):
+        assert seen.spans(name, run_id=run.run_id)
+        assert [links(span) for span in seen.spans(name, run_id=run.run_id) if links(span)] == []
 
 
 async def test_an_sdk_that_raises_changes_nothing(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,9 +64,53 @@ def test_json_holds_the_traceback() -> None:
     assert "fields" not in said
 
 
+class Speechless:
+    def __repr__(self) -> str:
+        raise ValueError("half made")
+
+
+def _around_itself() -> dict[str, object]:
+    round_: dict[str, object] = {}
+    round_["again"] = round_
+    return round_
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({("a", 1): 2}, {"('a', 1)": 2}),
+        ([float("nan"), float("inf"), 0.5], ["nan", "inf", 0.5]),
+        ("\udc80 half of a pair", "\udc80 half of a pair"),
+        (Speechless(), "<Speechless>"),
+        (_around_itself(), {"again": "{...}"}),
+        ({1, 2}, "{1, 2}"),
+    ],
+)
+def test_json_takes_whatever_it_is_given_and_stays_json(value: object, said: object) -> None:
+    def refuse(constant: str) -> object:
+        raise AssertionError(f"{constant} is no JSON")
+
+    line = JsonFormatter().format(a_record(fields={"what": value}))
+    line.encode()  # a file takes it
+    assert json.loads(line, parse_constant=refuse)["fields"] == {"what": said}
+
+
+def test_json_holds_the_stack_that_was_asked_for() -> None:
+    record = a_record()
+    record.stack_info = "Stack (most recent call last): here"
+    assert json.loads(JsonFormatter().format(record))["stack"] == "Stack (most recent call last): here"
+
+
+def test_json_holds_a_traceback_that_another_handler_has_written_already() -> None:
+    record = a_record()
+    record.exc_text = "OSError: no"  # what a formatter of a queue's sender leaves, without the exception
+    assert json.loads(JsonFormatter().format(record))["error"] == "OSError: no"
+
+
 def test_the_console_is_for_people() -> None:
     with_context = ConsoleFormatter().format(a_record(run_id="r-1", activity="-", fields={"order": 7}))
     assert with_context.endswith(" INFO    shop: shipped 7 [run_id=r-1 order=7]")
+    assert ConsoleFormatter().format(a_record(fields={"what": Speechless()})).endswith(" [what=<Speechless>]")
     assert ConsoleFormatter().format(a_record()).endswith(" INFO    shop: shipped 7")
 
 
