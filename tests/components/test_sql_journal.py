@@ -78,6 +78,7 @@ sqlite_only = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
         (lambda: create_async_engine("sqlite+aiosqlite://"), "in memory"),
         (lambda: create_async_engine("sqlite+aiosqlite:///:memory:"), "in memory"),
         (lambda: create_async_engine("sqlite+aiosqlite:///file::memory:?cache=shared&uri=true"), "in memory"),
+        (lambda: create_async_engine("sqlite+aiosqlite:///file:app.db?cache=shared&uri=true"), "cache=shared"),
     ],
 )
 def test_an_engine_that_cannot_hold_a_journal_is_refused_at_once(engine: object, message: str) -> None:

@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 from weakref import WeakSet
 
+from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -26,6 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from continuum.errors import ConfigurationError, JournalUnavailable
 from continuum.journal.port import BadData, Contended
 from continuum.journal.sql.dialects import Dialect, Manner, Rows
+from continuum.journal.sql.dialects.sqlite import SQLITE, end_transaction
 from continuum.journal.sql.statements.book import Book, Rendered, Statement
 
 PLAN_USES = 100  # see `dialects.postgres`
@@ -36,7 +38,10 @@ CONNECT_SECONDS = 10.0  # a server that lets us wait longer is as good as not th
 def private_engine(host: AsyncEngine) -> AsyncEngine:
     """Make an engine like the host's with a pool of its own; `hide_parameters`, because payloads are nobody's business."""
     engine = host.sync_engine
-    return AsyncEngine(Engine(engine.pool.recreate(), engine.dialect, engine.url, hide_parameters=True))
+    pool = engine.pool.recreate()
+    if engine.dialect.name == SQLITE.name:
+        event.listen(pool, "connect", end_transaction)
+    return AsyncEngine(Engine(pool, engine.dialect, engine.url, hide_parameters=True))
 
 
 _first_lock = threading.Lock()

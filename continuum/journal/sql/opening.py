@@ -63,6 +63,11 @@ def _check_sqlite(engine: AsyncEngine, schema: str | None) -> None:
             "a SQLite database in memory belongs to one connection, and the journal needs its own: give it a file "
             "(sqlite+aiosqlite:///continuum.db), or no engine at all for the journal in memory"
         )
+    if engine.url.query.get("cache") == "shared":
+        raise ConfigurationError(
+            "cache=shared lets the connections of a process lock each other's tables, and nobody waits for such a lock: "
+            "leave it out"
+        )
     if schema is not None:
         raise ConfigurationError(f"schema={schema!r}: SQLite has no schemas, use another file")
     if sqlite3.sqlite_version_info < SQLITE_MIN:

@@ -207,6 +207,25 @@ class Sqlite:
         return lost(f"SQLite failed (code {code}): {driver}")
 
 
+def end_transaction(dbapi_connection: Any, _record: object) -> None:
+    """Let a connection of ours, just made, begin no transactions by itself, as it would with `autocommit=False`.
+
+    That is how SQLAlchemy recommends to have them on Python 3.12; ours are said in SQL.
+    """
+
+    async def end(driver: Any) -> None:
+        await driver._execute(_begin_by_word, driver._conn)  # noqa: SLF001  aiosqlite has no other way
+
+    if dbapi_connection.driver_connection.in_transaction:
+        dbapi_connection.run_async(end)
+
+
+def _begin_by_word(connection: Any) -> None:
+    if hasattr(connection, "autocommit"):
+        connection.autocommit = True  # which ends the transaction
+        connection.autocommit = -1  # sqlite3.LEGACY_TRANSACTION_CONTROL, as on Python 3.11
+
+
 def roll_back_at_close(driver: Any) -> None:
     """Let a connection that is closed end what it was doing, and so give up the write lock.
 
