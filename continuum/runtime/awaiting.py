@@ -91,6 +91,11 @@ class Awaiting(Loop):
         """How many callers wait."""
         return sum(map(len, self._waiting.values()))
 
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        """The runs that somebody waits for."""
+        return tuple(self._waiting)
+
     async def ending(
         self,
         run_id: str,
@@ -141,8 +146,12 @@ class Awaiting(Loop):
         """Stop asking, for good; whoever still waits, or comes late, is told that nobody will."""
         self._is_over = True
         await super().stop()
+        self.disappoint(self._stopped)
+
+    def disappoint(self, error: Callable[[], Exception]) -> None:
+        """Let everyone who waits have an error."""
         for wait in self._waits():
-            wait.fail(self._stopped())
+            wait.fail(error())
 
     def _stopped(self) -> InstanceNotStarted:
         return InstanceNotStarted(

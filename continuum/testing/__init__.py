@@ -9,6 +9,7 @@ from continuum.testing.environment import Environment, environment
 from continuum.testing.files import HistoryUnreadable, dump_history, load_history
 from continuum.testing.paranoia import NotReplayable, ReplayDiffers
 from continuum.testing.replaying import Replayed, Waiting, assert_replays, replay
+from continuum.testing.standstill import Standstill
 
 __all__ = [
     "Environment",
@@ -17,6 +18,7 @@ __all__ = [
     "NotReplayable",
     "ReplayDiffers",
     "Replayed",
+    "Standstill",
     "Waiting",
     "assert_replays",
     "dump_history",

@@ -2,12 +2,13 @@
 
 Nothing polls, and what is drawn at random is drawn from `seed`. With `auto`, time jumps to the next deadline whenever no turn, no attempt and no
 commit is under way and somebody waits for a run; without it, only `advance` moves time. Activities run for real (or
-their fakes do): while one runs, time stands still.
+their fakes do): while one runs, time stands still. Who waits for a run that nothing can wake is told so (`standstill`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 import os
 import random
@@ -38,6 +39,7 @@ from continuum.replay.guard import GuardMode
 from continuum.replay.machine import Machine
 from continuum.testing.paranoia import Paranoia, WatchedJournal
 from continuum.testing.rehearsing import rehearsals_on
+from continuum.testing.standstill import Watch, standstill
 
 QUIET_PASSES = 3  # of the host's loop with nothing to do, before time may move
 LEAVING_PASSES = 50  # of the host's loop, while instances stop, before time moves on: enough for every ordinary stop
@@ -110,15 +112,36 @@ class Environment:
     def _is_awaited(self) -> bool:
         return any(wiring.awaiting.waiters for wiring in self.wirings)
 
-    async def jump(self) -> None:
-        """Move time to the next deadline whenever somebody waits and nothing else can happen."""
+    async def attend(self, *, auto: bool) -> None:
+        """Move time to the next deadline (`auto`) whenever somebody waits and nothing else can happen.
+
+        Whoever waits for what nothing can wake, or for a time that cannot come, is told so.
+        """
+        watch = Watch()
         while True:
-            await self.settle()
-            due = self._clock.next_deadline()
-            if due is not None and self._is_awaited:
-                self._clock.move_to(due)
-            else:
+            try:
+                await self._step(watch, auto=auto)
+            except Exception as error:  # noqa: BLE001  # else nobody would move time any more, and who waits would never know
+                self._disappoint(error)
                 await asyncio.sleep(REAL_PAUSE_SECONDS)
+
+    async def _step(self, watch: Watch, *, auto: bool) -> None:
+        await self.settle()
+        due = self._clock.next_deadline()
+        if auto and due is not None and self._is_awaited:
+            watch.is_over()
+            self._clock.move_to(due)
+            return
+        if not self._is_awaited:
+            watch.is_over()
+        elif watch.has_lasted():
+            watch.is_over()
+            self._disappoint(await standstill(self.running.values(), wants_time=due is not None))
+        await asyncio.sleep(REAL_PAUSE_SECONDS)
+
+    def _disappoint(self, error: Exception) -> None:
+        for wiring in self.wirings:
+            wiring.awaiting.disappoint(lambda: copy.copy(error))
 
 
 @asynccontextmanager
@@ -169,7 +192,7 @@ async def environment(
     try:
         async with (
             _entered(env, world, names, {"state": state, "guard": guard}, paranoia, clock),
-            _jumping(env, auto=auto),
+            _attended(env, auto=auto),
         ):
             yield env
     except Exception as error:
@@ -207,14 +230,13 @@ async def _entered(
 
 
 @asynccontextmanager
-async def _jumping(env: Environment, *, auto: bool) -> AsyncIterator[None]:
-    jumper = asyncio.get_running_loop().create_task(env.jump()) if auto else None
+async def _attended(env: Environment, *, auto: bool) -> AsyncIterator[None]:
+    attending = asyncio.get_running_loop().create_task(env.attend(auto=auto))
     try:
         yield
     finally:
-        if jumper is not None:
-            jumper.cancel()
-            await asyncio.gather(jumper, return_exceptions=True)
+        attending.cancel()
+        await asyncio.gather(attending, return_exceptions=True)
 
 
 def _journal(env: Environment, name: str, paranoia: Paranoia | None) -> Callable[[MemoryStore], MemoryJournal]:

@@ -199,10 +199,11 @@ def _told(machine: Machine, workflow: Workflow[..., R], records: Sequence[Event]
         case Cancelled():
             return Replayed("cancelled", more=more)
         case _:
-            return Replayed("suspended", waits_for=_waits_for(machine, (*records, *asked)), more=more)
+            return Replayed("suspended", waits_for=waits_of(machine, (*records, *asked)), more=more)
 
 
-def _waits_for(machine: Machine, events: Sequence[Event]) -> tuple[Waiting, ...]:
+def waits_of(machine: Machine, events: Sequence[Event]) -> tuple[Waiting, ...]:
+    """Return what a machine waits for that these events have brought to where it is."""
     commands = {event.command_id: event for event in events if event.type in COMMANDS}
     open_ones = [commands[command_id] for command_id in sorted(machine.open_activities)]
     over = {(event.type, event.command_id) for event in events}
