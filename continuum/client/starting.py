@@ -127,12 +127,12 @@ class Starter:
         check_size(arguments, self._payload_max, "the input of", workflow.name)
         venue = self._own if session is None else await transaction_of(session, self._journal)
         for _ in range(TRIES):
+            if session is None and not self._committer.has_room:
+                await self._committer.room()  # which may last: what this node may begin is asked afterwards
             if self._node.is_draining:
                 raise InstanceDraining(f"instance {self._node.instance!r} is shutting down and starts no new runs")
             run = self._new_run(workflow, arguments, options)
             if session is None and self._has_room_for(run, workflow, options):
-                if not self._committer.has_room:
-                    await self._committer.room()
                 verdict = await self._begin(run, workflow, arguments, chosen=options.run_id is not None)
             else:
                 verdict = await self._put_pending(run, arguments, options, venue)

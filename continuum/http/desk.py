@@ -44,7 +44,7 @@ class Patience:
             raise Refusal(
                 DATABASE_AWAY,
                 f"the database has not answered within {PATIENCE_SECONDS:g} s; what was asked for may still come to "
-                "pass: ask again with the same Idempotency-Key",
+                "pass: ask again with the same Idempotency-Key, and without one look first",
             ) from timeout
 
 

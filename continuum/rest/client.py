@@ -272,7 +272,7 @@ class Client:
         delivery_id: str | None = None,
     ) -> Literal["delivered", "duplicate"]:
         """Send a run a signal; see `continuum.signal`."""
-        path = f"/runs/{run_id_of(run_id)}/signals/{quote(short_name(name, 'name'), safe='')}"
+        path = f"/runs/{run_id_of(run_id)}/signals/{_in_path(short_name(name, 'name'))}"
         sent = encoded(None, name, payload, run_id=run_id_of(run_id))
         answer = await self._sender.ask("POST", instance, path, content=sent, key=delivery_id)
         try:
@@ -432,6 +432,12 @@ class _At:
 
     async def get_run(self, run_id: str, /) -> Run:
         return await self._client.get_run(run_id, instance=self._instance)
+
+
+def _in_path(name: str) -> str:
+    """Write a name as a part of a path: one of dots alone, which is a direction there, with none of them."""
+    quoted = quote(name, safe="")
+    return quoted if quoted.strip(".") else quoted.replace(".", "%2E")
 
 
 def _expect_no_session(session: HostSession | None) -> None:

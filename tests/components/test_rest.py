@@ -229,6 +229,18 @@ async def test_waiting_ends_with_its_timeout(client: continuum.rest.Client) -> N
     assert (await waiting)[1] is None
 
 
+@workflow(name="rest.directed")
+async def directed(name: str) -> object:
+    return await continuum.wait_signal(name, object)
+
+
+@pytest.mark.parametrize("name", [".", "..", "../cancel"])
+async def test_a_signal_may_have_a_name_that_is_a_direction_in_a_path(client: continuum.rest.Client, name: str) -> None:
+    run = await client.start(directed, name)
+    assert await run.signal(name, 1) == "delivered"
+    assert await run.result(timeout=15) == 1
+
+
 async def test_a_202_is_no_result_whatever_state_it_shows(
     client: continuum.rest.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -269,3 +269,17 @@ async def test_the_highest_version_is_started_and_old_runs_stay_on_theirs(place:
             assert await (await app.start(v1, 2)).result(timeout=15) == "two 2"
             await old.signal("go", 1)
             assert await old.result(timeout=15) == "one 2"
+
+
+async def test_a_start_that_had_to_wait_for_room_asks_again_what_this_node_may_begin() -> None:
+    """The database was away: callers queued, and meanwhile the owner row was lost."""
+    async with Place("memory", None).node() as app:
+        wiring = wiring_of(app)
+        lane = wiring.committer._lanes[0]
+        lane._queue_max, length = 0, lane._queue_max
+        starting = asyncio.create_task(app.start(double, 2))
+        await eventually(lambda: len(lane._waiting) == 1)
+        wiring.membership.lost()
+        lane._queue_max = length
+        lane._offer_room()
+        assert await (await starting).result(timeout=10) == 4
