@@ -1,6 +1,7 @@
 """Verbs with `session=`: a run, a signal, a cancel of the host's own transaction, seen at once when it commits."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -147,6 +148,22 @@ async def test_nothing_remains_after_a_rollback_and_nobody_is_nudged(place: Plac
         await app.start(double, 4, session=session)
         await session.commit()
     await eventually(lambda: nudges == ["here", "runs"])
+
+
+@pytest.mark.filterwarnings("ignore:The garbage collector", "ignore:.*was deleted before being closed")
+async def test_a_session_that_nobody_closes_leaves_no_handle_that_waits_for_its_commit(
+    place: Place, app: Instance
+) -> None:
+    async def lose() -> RunHandle[int]:
+        assert place.engine is not None
+        return await app.start(double, 4, session=AsyncSession(place.engine))
+
+    run = await lose()
+    gc.collect()
+    assert not run.pending_commit
+    with pytest.raises(RunNotFound, match="rolled back"):
+        await run.result(timeout=5)
+    assert await (await app.start(double, 4)).result(timeout=15) == 8  # nothing is locked
 
 
 async def test_what_needs_the_run_says_to_commit_first(place: Place, app: Instance) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Any
+from weakref import ref
 
 from sqlalchemy import Connection, Transaction, event
 
@@ -39,6 +40,7 @@ class Following:
     """
 
     def __init__(self, connection: Connection) -> None:
+        self._connection = ref(connection)
         self._waiting: list[Tell] = []
         self._savepoints: list[int] = []  # how many had written when each of those that are open began
         self._ending: tuple[Transaction, list[Tell]] | None = None  # COMMIT was sent
@@ -89,6 +91,10 @@ class Following:
         if self._ending is not None and not self._ending[0].is_active:
             (_, written), self._ending = self._ending, None
             _tell(written, is_there=True)
+        if (
+            self._connection() is None
+        ):  # nobody has closed it, it was collected: its pool has seen to it that nothing stays
+            _tell(self._written(), is_there=False)
 
     def _watch(self, pause_seconds: float) -> None:
         self.look()

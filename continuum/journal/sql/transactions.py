@@ -159,9 +159,11 @@ class HostTransactions:
                 yield HostTransaction(session, loan, connection, driver, self._journal, self._dialect)
             finally:
                 loan.is_returned = True
-                await _finally(_let_go(session))
-                if loan.spoiled is not None:  # SQLAlchemy takes a COMMIT for sent that we have stopped at its door
-                    await _finally(_throw_away(connection))
+                try:
+                    await _finally(_let_go(session))
+                finally:
+                    if loan.spoiled is not None:  # SQLAlchemy takes a COMMIT for sent that we have stopped at its door
+                        await _finally(_throw_away(connection))
         finally:
             if self._dialect is SQLITE and driver is not None:
                 forget_at_close(driver)
