@@ -212,7 +212,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         if coro not in listed:
             error = NondeterminismError(
                 "asyncio.as_completed starts what it is given in the order of a set, which no replay repeats, unless it "
-                "is a list of coroutines or tasks: `as_completed([…])`"
+                "is a list of coroutines or tasks: `as_completed([…])`, of children `as_completed([child.result(), …])`"
             )
             coro.close()
             self.owner.misused(error)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections import deque
 
 from msgspec import Struct
 
@@ -24,13 +26,13 @@ class Signals:
     __slots__ = ("_received", "_served", "_waits")
 
     def __init__(self) -> None:
-        self._received: list[Signal] | None = None  # made when it is needed: most are waited for
+        self._received: dict[str, deque[Signal]] | None = None  # by name, made when it is needed: most are waited for
         self._served: list[Waiting] | None = None  # given to a wait whose code has not run since
         self._waits: list[tuple[str, Waiting]] = []
 
     def has(self, name: str) -> bool:
         """Tell whether a signal of this name could be taken without waiting."""
-        return any(received.name == name for received in self._received or ())
+        return self._received is not None and name in self._received
 
     @property
     def awaited(self) -> tuple[str, ...]:
@@ -40,21 +42,22 @@ class Signals:
     @property
     def unconsumed(self) -> list[Signal]:
         """What was received and reached no code, in the order in which it came for each name."""
-        return [future.result() for future in self._served or ()] + (self._received or [])
+        served = [future.result() for future in self._served or ()]
+        return served + list(itertools.chain.from_iterable((self._received or {}).values()))
 
     def receive(self, signal: Signal) -> None:
         """Give a signal to who has waited longest, or keep it."""
         if not self._serve(signal):
-            self._received = self._received or []
-            self._received.append(signal)
+            self._kept(signal.name).append(signal)
 
     async def take(self, name: str, future: Waiting) -> bytes | None:
         """Take the oldest signal of this name, or wait for the next by `future`."""
-        received = self._received or []
-        for index, signal in enumerate(received):
-            if signal.name == name:
-                del received[index]
-                return signal.payload
+        kept = self._received.get(name) if self._received else None
+        if self._received and kept:
+            signal = kept.popleft()
+            if not kept:
+                del self._received[name]
+            return signal.payload
         wait = (name, future)
         self._waits.append(wait)
         try:
@@ -62,7 +65,7 @@ class Signals:
         except asyncio.CancelledError:
             was_served = future.done() and not future.cancelled()  # and cancelled, in the same drive: nobody saw it
             if was_served and not self._serve(future.result()):
-                self._received = [future.result(), *(self._received or ())]
+                self._kept(name).appendleft(future.result())
             raise
         finally:
             if wait in self._waits:
@@ -73,6 +76,10 @@ class Signals:
     def clear(self) -> None:
         """Forget who waits."""
         self._waits.clear()
+
+    def _kept(self, name: str) -> deque[Signal]:
+        self._received = {} if self._received is None else self._received
+        return self._received.setdefault(name, deque())
 
     def _serve(self, signal: Signal) -> bool:
         for index, (wanted, future) in enumerate(self._waits):

@@ -6,8 +6,11 @@ Every turn of every test here is also replayed by a machine that only knows the 
 # ruff: noqa: BLE001, PERF401  # workflows do here what they should not
 
 import asyncio
+import contextlib
 import gc
 import math
+from collections.abc import AsyncIterator
+from random import Random
 
 import pytest
 
@@ -607,3 +610,83 @@ def test_a_cancelled_callback_does_not_run() -> None:
         return said
 
     assert a_run(flow).outcome == []
+
+
+# --- all of it at once ------------------------------------------------------------------------------------------------
+
+
+async def a_plant(workers: int, parts: int) -> list[str]:
+    """Workers on a queue, behind a barrier, with a semaphore, a lock and a condition that somebody waits for."""
+    said: list[str] = []
+    queue: asyncio.Queue[int] = asyncio.Queue(maxsize=2)
+    barrier, few, alone = asyncio.Barrier(workers), asyncio.Semaphore(2), asyncio.Lock()
+    progress, half = asyncio.Condition(), asyncio.Event()
+
+    async def produce() -> None:
+        for part in (*range(parts), *[-1] * workers):
+            await queue.put(part)
+
+    async def work(name: int) -> None:
+        await barrier.wait()
+        while (part := await queue.get()) >= 0:
+            try:
+                async with few, asyncio.timeout(3):
+                    made = await charge(part)
+            except TimeoutError:
+                made = -1
+            async with alone:
+                said.append(f"{name}: {part} {made}")
+            async with progress:
+                progress.notify_all()
+
+    async def watch() -> None:
+        async with progress:
+            await progress.wait_for(lambda: len(said) >= parts // 2)
+        half.set()
+
+    async with asyncio.TaskGroup() as group:
+        for doing in (produce(), watch(), *map(work, range(workers))):
+            group.create_task(doing)
+        await half.wait()
+        said.append("half")
+    return said
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_workers_that_meet_in_every_way_replay_at_every_cut(seed: int) -> None:
+    draw = Random(seed)
+    run = a_run(a_plant, 3, 6)
+
+    while run.last.outcome is None:
+        waiting = sorted(run.machine.open_activities)
+        some = draw.sample(waiting, draw.randint(0, len(waiting)))
+        run.turn(*(done(number, number) for number in some), after=draw.choice([0.5, 1, 2]))
+
+    said = run.outcome
+    assert isinstance(said, list)
+    assert (len(said), said.count("half")) == (7, 1)
+
+
+def test_generators_that_are_left_early_close_as_they_did() -> None:
+    async def flow() -> list[object]:
+        said: list[object] = []
+
+        async def parts() -> AsyncIterator[int]:
+            try:
+                for part in range(3):
+                    yield await charge(part)
+            finally:
+                said.append(await charge(9))
+
+        async with contextlib.aclosing(parts()) as made:
+            async for part in made:
+                said.append(part)
+                break
+        async for part in parts():
+            said.append(part)
+        return said
+
+    run = a_run(flow)
+    for number in range(1, 7):
+        run.turn(done(number, number))
+    assert run.outcome == [1, 2, 3, 4, 5, 6]

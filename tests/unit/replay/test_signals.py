@@ -221,3 +221,19 @@ def test_a_wait_for_what_is_no_name_blocks_the_run() -> None:
         await wait_signal(["go"])  # type: ignore[call-overload]
 
     assert "wait_signal() takes the name of a signal, a str, not ['go']" in a_run(flow).reason
+
+
+def test_taking_signals_beside_many_that_nobody_takes_is_linear() -> None:
+    many = 20_000
+
+    async def flow() -> int:
+        taken = 0
+        while taken < many:
+            await wait_signal("b")
+            taken += 1
+        return taken
+
+    run = a_run(flow, alone=True)
+    run.turn(*(signal(name) for name in ("a", "b") for _ in range(many)))
+
+    assert run.outcome == many
