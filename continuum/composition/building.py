@@ -101,7 +101,8 @@ def _engine_of(url: str) -> AsyncEngine:
     except ModuleNotFoundError as error:
         extra = EXTRAS.get(error.name or "")
         hint = f": pip install 'continuum-durable[{extra}]'" if extra else f"; {URLS}"
-        raise ConfigurationError(f"no engine can be made from this database URL ({error}){hint}") from error
+        message = f"no engine can be made from this database URL ({error}){hint}"
+        raise ModuleNotFoundError(message, name=error.name) from error
     except SQLAlchemyError as error:
         raise ConfigurationError(f"no engine can be made from this database URL ({error}); {URLS}") from error
 

@@ -54,13 +54,14 @@ def resolve(name: str | None) -> Instance:
         running = current.get(None)
         name = running.instance if running is not None else DEFAULT
     try:
-        return instances.get(name)
+        found = instances.get(name)
+        if found.wiring is not None or not in_workflow():
+            return found
     except InstanceNotRegistered:
-        if in_workflow():  # where no instance would do
-            raise NotAllowedHere(
-                "a workflow cannot ask an instance: nothing of it would be journaled; use an activity"
-            ) from None
-        raise
+        if not in_workflow():
+            raise
+    # In a workflow no instance would do, so it does not matter that this one is not there or does not run.
+    raise NotAllowedHere("a workflow cannot ask an instance: nothing of it would be journaled; use an activity")
 
 
 @overload

@@ -244,7 +244,12 @@ async def test_a_verb_in_a_workflow_blocks_with_what_to_use_instead(app: Instanc
     assert "activity" in reason
 
 
-async def test_a_verb_in_a_workflow_is_refused_also_without_a_default_instance(app: Instance) -> None:
+@pytest.mark.parametrize("was_there", [False, True])
+async def test_a_verb_in_a_workflow_is_refused_also_without_a_default_instance(app: Instance, was_there: bool) -> None:
+    if was_there:
+        async with continuum.application():
+            pass
+
     @workflow(name="test.asking", purity="off")
     async def asking(verb: str) -> None:
         match verb:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import gc
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from random import Random
 
 import pytest
@@ -671,7 +671,7 @@ def test_generators_that_are_left_early_close_as_they_did() -> None:
     async def flow() -> list[object]:
         said: list[object] = []
 
-        async def parts() -> AsyncIterator[int]:
+        async def parts() -> AsyncGenerator[int]:
             try:
                 for part in range(3):
                     yield await charge(part)
