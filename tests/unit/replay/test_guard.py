@@ -282,13 +282,14 @@ print(len(installed))
     assert done.stdout.split() == ["0", "1"]
 
 
-def test_code_of_nobody_s_file_is_told_by_what_is_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_of_nobody_s_file_is_told_by_what_is_nearest(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(guard, "is_installed", lambda _file: True)
-    told: list[str] = []
-    monkeypatch.setattr(guard.logger, "warning", lambda _text, _what, site: told.append(site))
 
     async def flow() -> object:
         return opens()
 
     a_turn(a_machine(flow, "warn"))
-    assert told == [f"{__file__}:{opens.__code__.co_firstlineno + 1}"]
+    (told,) = caplog.messages
+    assert told.endswith(f"({__file__}:{opens.__code__.co_firstlineno + 1})")
