@@ -8,13 +8,28 @@ used to pace things and as the time of turns, never to judge a lease.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from random import Random
+from typing import NamedTuple
 
 from continuum.clock import Clock
 from continuum.ids import IdSource
 from continuum.telemetry import Emitter
+
+WHILE_SECONDS = 300.0  # many renewals, one of which at least comes back without delay
+
+
+class Seen(NamedTuple):
+    """What time the database had, when our monotonic clock showed `at`."""
+
+    now: datetime
+    at: float
+
+    def time(self, at: float) -> datetime:
+        """Return what it has when ours shows this."""
+        return self.now + timedelta(seconds=at - self.at)
 
 
 class Node:
@@ -47,8 +62,10 @@ class Node:
         self.is_draining = False
         self._process = f"{name}/{instance}/{new_id()}"
         self._registrations = 0
-        self._stamp: datetime | None = None
-        self._stamped_at = 0.0
+        self._truest: Seen | None = None
+        self._seen: Seen | None = None  # the truest of this while, and of the one before
+        self._seen_before: Seen | None = None
+        self._while_ends = -math.inf
         self._renewed_at: float | None = None
         self._resumed_at: float | None = None
         self.on_lost: Callable[[str], object] = lambda _owner: None
@@ -70,16 +87,26 @@ class Node:
     # --- the database's clock -----------------------------------------------------------------------------------------
 
     def stamp(self, now: datetime) -> None:
-        """Take note of the database's time, just read; it never goes back."""
-        if self._stamp is None or now >= self.database_now():
-            self._stamp = now
-            self._stamped_at = self.clock.monotonic()
+        """Take note of the database's time, just read.
+
+        An answer is late by its way here, so of all that came in a while the one that says the latest time is the truest:
+        nothing goes back for an answer that was long on its way. If none of a while says so late a time any more, the
+        database's clock has been set back, or ours runs too fast; then it does, or we should be wrong for ever.
+        """
+        at = self.clock.monotonic()
+        seen = Seen(now, at)
+        if at >= self._while_ends:
+            self._seen_before, self._seen, self._while_ends = self._seen, seen, at + WHILE_SECONDS
+        elif self._seen is None or now >= self._seen.time(at):
+            self._seen = seen
+        before = self._seen_before
+        self._truest = self._seen if before is None or self._seen.time(at) >= before.time(at) else before
 
     def database_now(self) -> datetime:
         """Return the database's time, as far as it can be known here."""
-        if self._stamp is None:
+        if self._truest is None:
             return self.clock.now()
-        return self._stamp + timedelta(seconds=self.clock.monotonic() - self._stamped_at)
+        return self._truest.time(self.clock.monotonic())
 
     def seconds_until(self, moment: datetime) -> float:
         """Return how long until the database's clock shows `moment`; negative if it has passed."""

@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 
 from continuum.clock import VirtualClock
-from continuum.runtime.node import Node
+from continuum.runtime.node import WHILE_SECONDS, Node
 from continuum.telemetry import Emitter
 
 TTL = 30.0
@@ -41,13 +41,27 @@ def test_the_databases_time_goes_on_by_our_monotonic_clock(node: Node, clock: Vi
     assert node.seconds_until(THEN) == -90.0
 
 
-def test_it_never_goes_back(node: Node, clock: VirtualClock) -> None:
+def test_it_does_not_go_back_for_an_answer_that_was_long_on_its_way(node: Node, clock: VirtualClock) -> None:
     node.stamp(THEN)
     clock.move_to(10.0)
     node.stamp(THEN + timedelta(seconds=4))  # an answer that was long on its way
     assert node.database_now() == THEN + timedelta(seconds=10)
     node.stamp(THEN + timedelta(seconds=60))
     assert node.database_now() == THEN + timedelta(seconds=60)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 3_600.0])
+def test_it_goes_back_with_a_database_whose_clock_was_set_back(node: Node, clock: VirtualClock, seconds: float) -> None:
+    """Or our own runs fast: peers whose times differ by half a minute would not believe each other any more."""
+    node.stamp(THEN)
+    for renewal in range(10, 2 * int(WHILE_SECONDS) + 20, 10):
+        clock.move_to(float(renewal))
+        late = 0.2 if renewal % 50 else 0.0
+        node.stamp(THEN + timedelta(seconds=renewal - seconds - late))
+        is_soon = renewal < WHILE_SECONDS
+        if is_soon:
+            assert node.database_now() == THEN + timedelta(seconds=renewal)
+    assert node.database_now() == THEN + timedelta(seconds=renewal - seconds)
 
 
 def test_before_the_first_stamp_our_own_clock_must_do(node: Node, clock: VirtualClock) -> None:
