@@ -249,7 +249,7 @@ class Line:
 
     async def _connect(self) -> AsyncConnection:
         async with alone_at_first(self._engine):
-            connection = await self._engine.connect()
+            connection = await self._opened()
         try:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
             self._driver = (await connection.get_raw_connection()).driver_connection
@@ -261,6 +261,20 @@ class Line:
             await connection.close()
             raise
         return connection
+
+    async def _opened(self) -> AsyncConnection:
+        """Open a connection; a file's to the end, whoever is cancelled: aiosqlite would lose what its thread has opened."""
+        if self._dialect is not SQLITE:
+            return await self._engine.connect()
+        connection = self._engine.connect()
+        opening = asyncio.ensure_future(connection.start())
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            await asyncio.wait([opening], timeout=CONNECT_SECONDS)
+            if opening.done() and not opening.cancelled() and opening.exception() is None:
+                await connection.close()
+            raise
 
     async def _discard(self) -> None:
         if self._connection is None:
