@@ -127,7 +127,7 @@ def memory_instance(
     def unthreaded() -> World:
         return replace(world(), is_threaded=False)
 
-    return _register(settings, lambda: journal(store), ready, unthreaded)
+    return _register(settings, lambda: sealed(journal(store), settings.values["payload_codec"]), ready, unthreaded)
 
 
 def _sql_instance(settings: Settings, engine: AsyncEngine) -> Instance:

@@ -18,6 +18,7 @@ from starlette.responses import Response, StreamingResponse
 
 from continuum.client.reading import PAGE_MAX
 from continuum.client.wire import PlacedEvent, Position, Wire
+from continuum.errors import DurableValueError
 from continuum.http.desk import Desk
 from continuum.http.headers import next_link, path_of, wants_stream
 from continuum.http.parameters import ABSENT, InstanceName, RunId
@@ -72,7 +73,10 @@ class Following:
                     media_type="text/event-stream",
                     headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
                 )
-            found = await wire.events(run_id, after=after, limit=limit + 1)
+            try:
+                found = await wire.events(run_id, after=after, limit=limit + 1)
+            except DurableValueError as error:  # what is stored cannot be opened here: nothing that a client sent
+                raise RuntimeError(error.message) from error
         more = event_id(found[limit - 1].position) if len(found) > limit else None
         headers = {}
         if more is not None:

@@ -105,6 +105,34 @@ async def test_errors_of_ours_that_no_client_can_mend_go_to_the_host(
         await memory.get(f"/runs/{run_id}/await", params={"timeout": 0})
 
 
+class Keyed:
+    """A codec whose key may be the wrong one."""
+
+    fits = True
+
+    def encode(self, payload: bytes, _: continuum.PayloadContext) -> bytes:
+        return payload[::-1]
+
+    def decode(self, payload: bytes, _: continuum.PayloadContext) -> bytes:
+        if not self.fits:
+            raise ValueError("the wrong key")
+        return payload[::-1]
+
+
+async def test_what_cannot_be_opened_here_is_not_a_clients_fault(host: FastAPI) -> None:
+    codec = Keyed()
+    async with continuum.application(payload_codec=codec), caller(host, f"{BASE}/continuum") as client:
+        run_id = await started(client, asked)
+        await client.post(f"/runs/{run_id}/signals/go", json=1)
+        assert (await client.get(f"/runs/{run_id}/await")).json()["result"] == [1]
+        codec.fits = False
+        with pytest.raises(RuntimeError, match="codec cannot open"):
+            await client.get(f"/runs/{run_id}/events")
+        answer = await client.get(f"/runs/{run_id}/await")
+        assert (answer.status_code, answer.json()["state"]) == (202, "blocked"), "no result is not one of null"
+        assert "the wrong key" in answer.json()["blocked_reason"]
+
+
 async def test_the_wrong_event_loop_is_not_a_clients_fault(host: FastAPI) -> None:
     async def on_a_loop_of_its_own() -> None:
         async with caller(host, f"{BASE}/continuum") as client:
