@@ -18,11 +18,11 @@ class Settings(BaseSettings):
     tenants: dict[str, Tenant] = Field(
         min_length=1, description="Instance name → database URL: CONTINUUM_TENANTS__orders=postgresql+asyncpg://…"
     )
-    workflows: str = Field(default="service.workflows", description="Modules to import, separated by commas.")
+    workflows: str = Field("service.workflows", pattern=r"^\w([\w., ]*\w)?$", description="Modules, by commas.")
     node: str | None = Field(default=None, description="This node's name in leases; default: the host's name.")
     migrations: Literal["check", "upgrade", "off"] = "check"
     log_format: Literal["console", "json"] = "console"
-    log_level: str = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     lease_ttl: float = Field(default=30.0, gt=0, description="Seconds until a dead node's runs are taken over.")
     drain_timeout: float = Field(default=10.0, gt=0, description="Seconds that a stop waits for what is under way.")
     advertise_url: str | None = Field(

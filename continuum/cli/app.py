@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import math
 import re
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ from continuum import tenants
 from continuum.cli import changes, fleet, migrating, runs, schedules
 from continuum.cli.demo import command as demonstration
 from continuum.errors import ConfigurationError, ContinuumError
+
+LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")  # uvicorn's
 
 app = typer.Typer(
     name="continuum",
@@ -141,6 +144,10 @@ def serve(
     """Serve a host of Continuum with uvicorn, until it is told to end and has handed its runs over."""
     if not re.fullmatch(r"[\w.]+:[\w.]+(\(\))?", target):
         raise ConfigurationError(f"serve takes MODULE:APP, such as service.app:app, not {target!r}")
+    if not 0 <= patience < math.inf:
+        raise ConfigurationError(f"--patience takes seconds, 0 or more, not {patience}")
+    if log_level not in LOG_LEVELS:
+        raise ConfigurationError(f"--log-level takes {', '.join(LOG_LEVELS)}, not {log_level!r}")
     server = importlib.import_module("continuum.cli.serving")  # uvicorn is in no other command's way
     server.run(target, host=host, port=port, patience=patience, log_level=log_level)
     sys.exit(0)

@@ -103,7 +103,7 @@ def signal_run(
 ) -> None:
     """Send a run a signal; prints `delivered` or `duplicate`."""
     try:
-        json.loads(payload)
+        json.loads(payload, parse_constant=_no_constant)
     except ValueError as error:
         raise InputInvalid(f"the payload is JSON, and {payload!r} is none: write a text as '\"text\"'") from error
     sent = Json(payload.encode())
@@ -129,6 +129,11 @@ def _ask(url: str | None, schema: str | None, what: Callable[[Instance], Corouti
 
     with Console(stderr=True).status("asking the database"):
         return asyncio.run(asked())
+
+
+def _no_constant(name: str) -> None:
+    """Refuse what Python reads beyond JSON."""
+    raise ValueError(f"{name} is not JSON")
 
 
 def _attribute(text: str) -> tuple[str, Any]:

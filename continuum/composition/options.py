@@ -312,8 +312,9 @@ def settings_of(name: str, given: Mapping[str, Any]) -> Settings:
     values: dict[str, Any] = {
         option.name: option.check(option.name, given.get(option.name, option.default)) for option in INSTANCE
     }
-    for option in ("schema", "advertise_url", "node"):
+    for option in ("schema", "node"):
         values[option] = _text(option, given.get(option))
+    values["advertise_url"] = _url("advertise_url", given.get("advertise_url"))
     migrations = given.get("migrations", "check")
     if migrations not in ("check", "upgrade", "off"):
         raise ConfigurationError(f'migrations must be "check", "upgrade" or "off", not {migrations!r}')
@@ -328,6 +329,12 @@ def settings_of(name: str, given: Mapping[str, Any]) -> Settings:
     parts = {part.name: _chosen(part, given.get(part.name, True)) for part in PARTS}
     if values["client_only"]:
         parts = {part: chosen if part in CLIENT_PARTS else None for part, chosen in parts.items()}
+    beats = parts["heartbeater"]
+    if beats is not None and (beats["interval"] or 0.0) >= values["lease_ttl"]:
+        raise ConfigurationError(
+            f"heartbeater.interval ({beats['interval']:g} s) must be shorter than lease_ttl ({values['lease_ttl']:g} s), "
+            "better a third of it: other nodes take over what a node holds that is not heard of for so long"
+        )
     if parts["registry"] is None:  # no run can live here, so nobody needs to own executions
         parts["run_supervisor"] = None
     return Settings(checked_name(name), values, parts)
@@ -358,6 +365,15 @@ def _text(name: str, value: Any) -> str | None:
     if value is None or (isinstance(value, str) and value):
         return value
     raise ConfigurationError(f"{name} must be a string or None, not {value!r}")
+
+
+def _url(name: str, value: Any) -> str | None:
+    text = _text(name, value)
+    if text is None or text.startswith(("http://", "https://")):
+        return text
+    raise ConfigurationError(
+        f"{name} must begin with http:// or https://, like http://10.0.0.5:8000/continuum: {value!r}"
+    )
 
 
 def _codec(value: Any) -> Any:

@@ -156,6 +156,7 @@ def test_tables_are_for_people(command: Command, sqlite_url: str, monkeypatch: p
         (["show", "no-id"], "run ids are UUIDs"),
         (["signal", NOBODY, "go"], f"there is no run {NOBODY}"),
         (["signal", NOBODY, "go", "{no json"], "write a text as '\"text\"'"),
+        (["signal", NOBODY, "go", '{"amount": NaN}'], "write a text as '\"text\"'"),
         (["cancel", NOBODY], f"there is no run {NOBODY}"),
         (["list", "--attribute", "customer"], "--attribute takes NAME=VALUE"),
         (["list", "--attribute", "a=[1,null]"], "a list holds no None"),
@@ -208,7 +209,16 @@ def test_serve_hands_an_application_to_uvicorn(command: Command, monkeypatch: py
     assert (target, options["port"], options["timeout_graceful_shutdown"]) == ("service.app:app", 8001, 45)
 
 
-def test_serve_takes_a_module_and_an_application(command: Command) -> None:
-    code, _, err = command("serve", "service.app")
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["service.app"], "MODULE:APP"),
+        (["service.app:app", "--patience", "nan"], "--patience takes seconds"),
+        (["service.app:app", "--patience", "-1"], "--patience takes seconds"),
+        (["service.app:app", "--log-level", "loud"], "--log-level takes critical, error"),
+    ],
+)
+def test_serve_says_what_it_takes(command: Command, arguments: list[str], says: str) -> None:
+    code, _, err = command("serve", *arguments)
     assert code == 1
-    assert "MODULE:APP" in err
+    assert says in err

@@ -406,6 +406,9 @@ async def test_no_task_outlives_its_instance(engine: AsyncEngine) -> None:
     ("options", "said"),
     [
         ({"lease_tll": 3}, "lease_ttl"),
+        ({"heartbeater": {"interval": 60}}, "must be shorter than lease_ttl (30 s)"),
+        ({"lease_ttl": 5, "heartbeater": {"interval": 5}}, "must be shorter than lease_ttl (5 s)"),
+        ({"advertise_url": "10.0.0.5:8000/continuum"}, "http://10.0.0.5:8000/continuum"),
         ({"dispacher": True}, "dispatcher"),
         ({"dispatcher": {"intervall": 1}}, "interval, batch"),
         ({"pubsub": {"anything": 1}}, "none"),

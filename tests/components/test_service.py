@@ -106,6 +106,13 @@ def test_settings_come_from_the_environment(environment: pytest.MonkeyPatch) -> 
     assert "new" not in repr(settings)
 
 
+@pytest.mark.parametrize(("name", "value"), [("LOG_LEVEL", "loud"), ("WORKFLOWS", ""), ("WORKFLOWS", "shop.flows,")])
+def test_a_setting_that_cannot_be_is_named(environment: pytest.MonkeyPatch, name: str, value: str) -> None:
+    environment.setenv(f"CONTINUUM_{name}", value)
+    with pytest.raises(ValueError, match=name.lower()):
+        Settings()  # type: ignore[call-arg]
+
+
 def test_no_tenants_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("CONTINUUM_TENANTS__orders", "CONTINUUM_TENANTS"):
         monkeypatch.delenv(name, raising=False)
