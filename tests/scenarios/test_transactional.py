@@ -408,6 +408,12 @@ async def ends_it(session: AsyncSession, how: str) -> None:
             transaction = session.get_transaction()
             assert transaction is not None
             await transaction.commit()
+        case "SQL" | "END" | "ABORT":
+            await session.execute(text(f"/* done */ {'Commit' if how == 'SQL' else how}"))
+        case "BEGIN":
+            await (await session.connection()).exec_driver_sql("-- once more\n begin")
+        case "ROLLBACK":
+            await session.execute(text("  rollback work"))
         case _:
             raise ValueError(how)
 
@@ -434,7 +440,7 @@ async def test_the_transaction_is_not_the_activitys_to_end(bank: Bank, app: Inst
             return f"{error.type} {error.message}"
         return "done"
 
-    for how in (*ENDS, "connection", "transaction"):
+    for how in (*ENDS, "connection", "transaction", "SQL", "END", "ABORT", "BEGIN", "ROLLBACK"):
         told = await (await app.start(books, how)).result(timeout=15)
         assert told.startswith("continuum.errors.NotAllowedHere"), (how, told)
         assert "begin_nested" in told

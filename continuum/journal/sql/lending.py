@@ -8,6 +8,7 @@ that the activity holds, the sync session below it (`run_sync`), and the connect
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Any, NoReturn
 
@@ -18,6 +19,12 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from continuum.errors import NotAllowedHere
 
+# A statement that ends a transaction, or begins one; one that goes back to a savepoint does not.
+_ENDS = re.compile(
+    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
+    r"(commit|end|abort|begin|start\s+transaction|prepare\s+transaction|rollback(?!\s+((work|transaction)\s+)?to\b))\b",
+    re.IGNORECASE | re.DOTALL,
+).match
 NESTED = "use session.begin_nested() for a part that may fail by itself, and raise to roll everything back"
 
 
@@ -30,6 +37,7 @@ class Loan:
         self.is_returned = False  # from then on the transaction may be ended: by us
         self.is_committing = False  # COMMIT is about to be sent, or has been
         event.listen(connection, "commit", self._commits)
+        event.listen(connection, "before_cursor_execute", self._says)
 
     def refuse(self, what: str) -> NoReturn:
         """Refuse what the activity must leave to us, and remember that it tried."""
@@ -38,6 +46,11 @@ class Loan:
             f"the task; {NESTED}"
         )
         raise self.spoiled
+
+    def _says(self, _connection: Connection, _cursor: Any, statement: str, *_more: Any) -> None:
+        ends = None if self.is_returned else _ENDS(statement)
+        if ends is not None:
+            self.refuse(f"{ends[1].upper()} in plain SQL")
 
     def _commits(self, _connection: Connection) -> None:
         if not self.is_returned:
