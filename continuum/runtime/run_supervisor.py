@@ -101,7 +101,7 @@ class RunSupervisor(Component):
         self.begin = attempts.begin
         self.withdraw = attempts.withdraw
         self.enqueued = partial(enqueued, node.emit)
-        self.say = logged
+        self.say = partial(logged, node.emit)
         self.is_open = False
         self.hears_messages = False  # whether a signal router brings what is posted to runs that live here
 

@@ -101,10 +101,21 @@ def log_context(facts: RunInfo) -> dict[str, Any]:
     }
 
 
-def logged(facts: RunInfo, lines: Sequence[LogLine]) -> None:
-    """Log what a workflow said in a turn that is durable."""
+def logged(emit: Emitter, facts: RunInfo, lines: Sequence[LogLine]) -> None:
+    """Log what a workflow said in a turn that is durable; its lease may be gone by now, so nothing is told of that."""
     for line in lines:
         say(workflow_logger, line.level, line.message, extra={**log_context(facts), "fields": line.fields})
+        if "run.logged" in heard:
+            emit(
+                "run.logged",
+                run_id=facts.run_id,
+                workflow=facts.workflow,
+                version=facts.version,
+                namespace=facts.namespace,
+                generation=facts.generation,
+                level=logging.getLevelName(line.level),
+                message=line.message,
+            )
 
 
 def lasted(seconds: float | None) -> dict[str, float]:

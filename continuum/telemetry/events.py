@@ -83,9 +83,10 @@ METADATA: Mapping[str, str] = {
     "handler": "its repr",
     "kind": "signal, cancel or compensate",
     "lane": "of the committer: 0, or 1 for what can collide with other transactions",
+    "level": "of logging, such as WARNING",
     "limit": "timeout or heartbeat_timeout",
     "loop": "name of the component",
-    "message": "text of the failure",
+    "message": "text of the failure, or of the line",
     "namespace": "of the run",
     "next_attempt": "number of the next try",
     "owner": "who holds the lease: node/instance/boot id/registration",
@@ -262,6 +263,11 @@ EVENTS: Mapping[str, Described] = {
         f"{RUN} command_id kind target_run_id",
     ),
     "message.answered": _event("the workflow was told what came of it", "", f"{RUN} command_id"),
+    "run.logged": _event(
+        "a turn is durable in which the workflow called `continuum.log`",
+        "",
+        "run_id workflow version namespace generation level message",
+    ),
     "side_effect.recorded": _event("the value of a `side_effect` is durable", "", f"{RUN} command_id"),
     # --- who looks for work -------------------------------------------------------------------------------------------
     "dispatcher.polled": _event("a pass asked the database for runs", "runs duration_seconds", "owner"),

@@ -117,6 +117,7 @@ async def book(seat: int) -> int:
 async def whole() -> int:
     await continuum.side_effect(lambda: 1)
     continuum.patched("new-tax")
+    continuum.log("warning", "told once", order="o-1")
     await asyncio.sleep(1)
     return await flaky(1)
 
@@ -236,10 +237,12 @@ async def a_run_from_start_to_end(stage: Stage, ledger: Ledger) -> None:
         name for name in ledger.names() if name.split(".")[0] in {"run", "timer", "activity", "side_effect", "lease"}
     ]
     assert names == [
-        "lease.acquired", "run.started", "side_effect.recorded", "run.patched", "timer.scheduled", "run.suspended",
+        "lease.acquired", "run.started", "side_effect.recorded", "run.patched", "timer.scheduled", "run.logged", "run.suspended",
         "run.resumed", "timer.fired", "activity.scheduled", "activity.started", "run.suspended",
         "activity.retried", "activity.started", "activity.completed", "run.resumed", "run.completed",
     ]  # fmt: skip
+    said = ledger.last("run.logged").metadata
+    assert (said["level"], said["message"], said["run_id"]) == ("WARNING", "told once", run.run_id)
     assert ledger.last("run.completed").measurements["duration_seconds"] == pytest.approx(2.0, abs=0.2)
     assert ledger.last("timer.scheduled").measurements == {"delay_seconds": 1.0}
     assert ledger.last("timer.fired").measurements["lateness_seconds"] == pytest.approx(0.0, abs=0.01)
