@@ -547,7 +547,8 @@ async def test_a_task_that_was_swept_meanwhile_books_nothing(
     await eventually(is_over)
     assert await run.result(timeout=15) == "booked once"
     assert await bank.entries() == ["once"]
-    assert names(heard).count("fenced") == 1
+    # Its end is refused, unless a heartbeat has noticed before and stopped it.
+    assert names(heard).count("fenced") + names(heard).count("cancelled") == 1
     assert names(heard).count("completed") == 1
 
 
