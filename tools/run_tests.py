@@ -30,19 +30,20 @@ class Group:
     options: tuple[str, ...] = ()
 
 
+# Three processes on two cores where tests wait for processes, servers and timers as much as they compute.
 # The replay core stands or falls with its branches: each of them is taken by a unit test, without a single pragma.
 COVERED = ("--cov=continuum.replay", "--cov-branch", "--cov-fail-under=100", "--cov-report=term-missing:skip-covered")
 
 GROUPS = (
     Group("unit", 60, options=COVERED),
-    Group("journal", 60),
-    Group("components", 60),
-    Group("scenarios", 180),
+    Group("journal", 60, workers=3),
+    Group("components", 60, workers=3),
+    Group("scenarios", 180, workers=3),
     Group("kill", 120, workers=3),
     # Starts several node processes per test and measures them: nothing beside it. Plain `pytest` leaves it out.
     Group("cluster", 180, workers=0, options=("-m", "cluster")),
     Group("simulation", 120),
-    Group("rest", 180),
+    Group("rest", 180, workers=3),
 )
 
 

@@ -258,7 +258,9 @@ async def test_an_instance_that_waits_for_its_database_is_not_ready(http: httpx.
 
 async def test_what_should_not_happen_is_counted_from_nothing(http: httpx.AsyncClient, seen: Seen) -> None:
     """Prometheus does not see that a series has grown if its first value is 1: the first incident would alert nobody."""
-    async with continuum.application() as app:
+    children = Place("memory", None).children("untroubled")
+    async with children:
+        app = instance_of(children)
         page = await scraped(http)
         for event in INCIDENT_EVENTS:
             assert page.value("continuum_incidents_total", continuum_instance=app.name, event=event) == 0, event
@@ -266,7 +268,9 @@ async def test_what_should_not_happen_is_counted_from_nothing(http: httpx.AsyncC
         assert len(seen.values()["continuum.incidents"]) == len(INCIDENT_EVENTS)
         assert app.wiring is not None
         app.wiring.membership.lost()
-        assert (await scraped(http)).value("continuum_incidents_total", event="owner.lost") == 1
+        labels = {"continuum_instance": app.name, "event": "owner.lost"}
+        assert (await scraped(http)).value("continuum_incidents_total", **labels) == 1
+    children.forget()
 
 
 async def test_a_long_page_is_written_beside_the_loop(http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
