@@ -50,6 +50,10 @@ class Tally:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
+    def count(self, value: float) -> None:
+        """Take what a counter is to grow by."""
+        self.sum += value
+
     def buckets(self) -> list[tuple[str, float]]:
         """Return how many values there were up to each bound, as the library takes it."""
         names = [*map(floatToGoString, self.bounds), "+Inf"]
@@ -65,11 +69,12 @@ class Exporter:
 
     def listen(self) -> None:
         """Hear of events from now on; doing it again changes nothing."""
-        telemetry.attach(self._recorder, list(RULES))
+        telemetry.attach(self._recorder.hear, list(RULES))
 
     def series(self, instrument: Instrument, labels: tuple[str, ...]) -> Record:
         """Return what adds to a counter, or to a histogram."""
-        return self._tallies.setdefault((instrument, labels), Tally(instrument.buckets)).add
+        tally = self._tallies.setdefault((instrument, labels), Tally(instrument.buckets))
+        return tally.count if instrument.kind is Kind.COUNTER else tally.add
 
     def page(
         self, accept: str, gauges: Sequence[Gauge], served: Collection[str] | None

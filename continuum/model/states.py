@@ -20,13 +20,11 @@ class RunState(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether the run is over for good."""
-        return self in TERMINAL
+    def __init__(self, value: str) -> None:
+        self.has_ended = value in ("completed", "failed", "cancelled")  # whether the run is over for good
 
 
-TERMINAL = frozenset({RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED})
+TERMINAL = frozenset(state for state in RunState if state.has_ended)
 ACTIVE = frozenset(RunState) - TERMINAL
 # The commit fence: a pending run was never leased and a blocked one was given up by its writer.
 WRITABLE = frozenset({RunState.RUNNING, RunState.SUSPENDED, RunState.CANCELLING})

@@ -46,7 +46,7 @@ def setup(*, tracer_provider: TracerProvider | None = None, meter_provider: Mete
         shutdown()
     spans = Spans(trace.get_tracer(SCOPE, tracer_provider=tracer_provider))
     meters = meters_of(meter_provider or metrics.get_meter_provider())
-    recorder = harmless(Recorder(meters).__call__)
+    recorder = harmless(Recorder(meters).hear)
     tracing.use(spans)
     telemetry.attach(spans.told, HEARD)
     telemetry.attach(recorder, list(RULES))

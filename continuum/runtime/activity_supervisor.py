@@ -193,10 +193,11 @@ class ActivitySupervisor(Loop):
         """Tell that an attempt begins, and look at the clock for whoever will want to know how long it took."""
         task = attempt.task
         attempt.began_at = self._node.clock.monotonic()
-        waited = {}
-        if task.available_at is not None:
-            waited = {"waited_seconds": max(-self._node.seconds_until(task.available_at), 0.0)}
-        self._node.emit("activity.started", waited, **facts_of_task(task))
+        if "activity.started" in heard:
+            waited = {}
+            if task.available_at is not None:
+                waited = {"waited_seconds": self._node.seconds_since(task.available_at)}
+            self._node.emit.hand("activity.started", waited, facts_of_task(task))
 
     def seconds(self, attempt: RunningAttempt) -> float | None:
         """Return how long it has lasted, if anybody wants to know."""

@@ -80,7 +80,7 @@ class Delivery:
     def completed(self, task: ClaimedTask, payload: bytes, tended: Tended, *, seconds: float | None = None) -> None:
         """Deliver what an attempt returned, after so many seconds."""
         if "activity.completed" in heard:
-            self._node.emit("activity.completed", lasted(seconds), **facts_of_task(task))
+            self._node.emit.hand("activity.completed", lasted(seconds), facts_of_task(task))
         result = None
         if task.idempotency_key is not None:
             result = ActivityResult(key_of(task), task.attempt.key.run_id, task.arguments, payload)

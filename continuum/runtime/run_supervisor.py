@@ -38,7 +38,7 @@ from continuum.runtime.node import Node
 from continuum.runtime.passes import Passes
 from continuum.runtime.pubsub import PubSub
 from continuum.runtime.registry import Registry
-from continuum.runtime.telling import enqueued, facts_of_lease, facts_of_run, landed, logged, resumed, suspended
+from continuum.runtime.telling import enqueued, facts_of_lease, landed, logged, resumed, suspended, tell
 from continuum.runtime.wakes import Wakes
 from continuum.telemetry import heard
 
@@ -315,13 +315,12 @@ class RunSupervisor(Component):
         self, name: str, execution: Execution, measurements: Mapping[str, float] | None = None, /, **metadata: object
     ) -> None:
         """Emit telemetry about the run."""
-        if name in heard:
-            self._node.emit(name, measurements, **facts_of_run(execution), **metadata)
+        tell(self._node.emit, execution, name, measurements, **metadata)
 
     def landed(self, execution: Execution, write: Commit | Start, turn: Turn | None, letters: Sequence[Letter]) -> None:
         """Emit what a landed commit changed."""
         node = self._node
-        landed(node.emit, execution, write, turn, letters, is_draining=node.is_draining, now=node.database_now)
+        landed(node.emit, execution, write, turn, letters, is_draining=node.is_draining, since=node.seconds_since)
 
     # --- giving up and going away -------------------------------------------------------------------------------------
 

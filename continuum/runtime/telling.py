@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol
 
 from continuum.model.events import Event, EventType
@@ -68,13 +69,11 @@ def facts_of_lease(facts: RunInfo, owner: str, token: int) -> dict[str, Any]:
 
 def facts_of_task(task: ClaimedTask) -> dict[str, Any]:
     """Return what every event about an attempt carries."""
-    told: dict[str, Any] = {
-        "workflow": task.workflow,
-        "namespace": task.namespace,
-        "activity": task.activity,
-        "queue": task.options.queue,
-        **facts_of_attempt(task.attempt),
-    }
+    told = facts_of_attempt(task.attempt)
+    told["workflow"] = task.workflow
+    told["namespace"] = task.namespace
+    told["activity"] = task.activity
+    told["queue"] = task.options.queue
     if task.trace_context is not None:
         told["trace_context"] = task.trace_context
     return told
@@ -165,93 +164,99 @@ def landed(
     letters: Sequence[Letter],
     *,
     is_draining: bool,
-    now: Callable[[], datetime],
+    since: Callable[[datetime], float],
 ) -> None:
-    """Say everything that a landed commit changed."""
-    telling = _Telling(emit, run, turn, letters)
+    """Say everything that a landed commit changed; `since` returns how many seconds ago something was."""
     if isinstance(write, Start):
-        telling.tell("lease.acquired")
-        telling.tell("run.started", {"waited_seconds": 0.0})
+        tell(emit, run, "lease.acquired")
+        tell(emit, run, "run.started", {"waited_seconds": 0.0})
     if turn is not None:
-        telling.turn(turn)
+        _turned(emit, run, turn, letters)
     if write.state is not None and write.state.has_ended:
-        telling.ended(write.state, turn, now())
+        _ended(emit, run, write.state, turn, since)
     elif isinstance(write, Commit) and write.continues is not None:
         opened = {"generation": run.facts.generation + 1, "version": write.continues.version}
-        if "run.continued" in heard:
-            emit("run.continued", **{**facts_of_run(run), **opened})
+        tell(emit, run, "run.continued", **opened)
     elif isinstance(write, Commit) and write.releases:
-        telling.released(write, is_draining=is_draining)
+        _released(emit, run, write, is_draining=is_draining)
 
 
-class _Telling:
-    """Tells of one commit; what all its events carry is gathered for the first that is heard."""
+def tell(
+    emit: Emitter, run: Living, name: str, measurements: Mapping[str, float] | None = None, /, **more: Any
+) -> None:
+    """Emit an event about a run that lives here, if somebody listens."""
+    if name in heard:
+        facts = facts_of_run(run)
+        facts.update(more)
+        emit.hand(name, measurements or {}, facts)
 
-    def __init__(self, emit: Emitter, run: Living, turn: Turn | None, letters: Sequence[Letter]) -> None:
-        self._emit = emit
+
+def _released(emit: Emitter, run: Living, write: Commit, *, is_draining: bool) -> None:
+    """Say that the lease was given back, and why."""
+    if write.state is RunState.BLOCKED:
+        reason = "blocked"
+        tell(emit, run, "run.blocked", reason=write.reason)
+    elif is_draining:
+        reason = "drained"
+        tell(emit, run, "run.drained")
+    else:
+        reason = "evicted"
+        tell(emit, run, "run.evicted")
+    tell(emit, run, "lease.released", reason=reason)
+
+
+def _ended(emit: Emitter, run: Living, state: RunState, turn: Turn | None, since: Callable[[datetime], float]) -> None:
+    """Say how the run ended."""
+    outcome = turn.outcome if turn is not None else None
+    took = {"duration_seconds": since(run.facts.started_at)}
+    if isinstance(outcome, Failed):
+        tell(emit, run, "run.failed", took, error=outcome.failure.type, message=outcome.failure.message)
+    elif state is RunState.CANCELLED:
+        tell(emit, run, "run.cancelled", took, compensated=isinstance(outcome, Cancelled))
+    else:
+        tell(emit, run, "run.completed", took)
+
+
+def _turned(emit: Emitter, run: Living, turn: Turn, letters: Sequence[Letter]) -> None:
+    """Say what was journaled, in its order, and what was asked for."""
+    journaled = None
+    for event in turn.events:
+        told = _TOLD.get(event.type)
+        if told is not None:
+            journaled = journaled or _Journaled(emit, run, turn, letters)
+            told(journaled, event)
+    for wanted in turn.scheduled:
+        activity, command_id = wanted.activity, wanted.command_id
+        if "activity.scheduled" in heard:
+            queue = wanted.options.queue
+            tell(emit, run, "activity.scheduled", activity=activity, command_id=command_id, queue=queue)
+        if wanted.undoes is not None:
+            undoes = wanted.undoes
+            tell(emit, run, "compensation.scheduled", activity=activity, command_id=command_id, undoes=undoes)
+    for undone in turn.undone:
+        done: dict[str, Any] = {"activity": undone.compensation, "command_id": undone.command_id}
+        if undone.failure is None:
+            tell(emit, run, "compensation.completed", **done, undoes=undone.activity)
+        else:
+            error = undone.failure.type
+            tell(emit, run, "compensation.failed", **done, undoes=undone.activity, error=error)
+    for child in turn.children:
+        born = {"command_id": child.command_id, "child_run_id": child.run_id, "child_workflow": child.workflow}
+        tell(emit, run, "child.started", **born)
+        if "run.enqueued" in heard:
+            parent = run.facts
+            waiting = NewRun(child.run_id, child.workflow, child.version, parent.namespace)
+            enqueued(emit, waiting, parent_run_id=parent.run_id)
+
+
+class _Journaled:
+    """Says what single events of the history that a turn wrote mean."""
+
+    def __init__(self, emit: Emitter, run: Living, turn: Turn, letters: Sequence[Letter]) -> None:
         self._run = run
-        self._facts: dict[str, Any] | None = None
-        self._deadlines = iter(turn.fired if turn is not None else ())
+        self._deadlines = iter(turn.fired)
         self._letters = letters
-
-    def tell(self, name: str, measurements: Mapping[str, float] | None = None, /, **more: Any) -> None:
-        """Emit an event about the run, if somebody listens."""
-        if name in heard:
-            if self._facts is None:
-                self._facts = facts_of_run(self._run)
-            self._emit(name, measurements, **self._facts, **more)
-
-    def released(self, write: Commit, *, is_draining: bool) -> None:
-        """Say that the lease was given back, and why."""
-        if write.state is RunState.BLOCKED:
-            reason = "blocked"
-            self.tell("run.blocked", reason=write.reason)
-        elif is_draining:
-            reason = "drained"
-            self.tell("run.drained")
-        else:
-            reason = "evicted"
-            self.tell("run.evicted")
-        self.tell("lease.released", reason=reason)
-
-    def ended(self, state: RunState, turn: Turn | None, now: datetime) -> None:
-        """Say how the run ended."""
-        outcome = turn.outcome if turn is not None else None
-        took = {"duration_seconds": max((now - self._run.facts.started_at).total_seconds(), 0.0)}
-        if isinstance(outcome, Failed):
-            self.tell("run.failed", took, error=outcome.failure.type, message=outcome.failure.message)
-        elif state is RunState.CANCELLED:
-            self.tell("run.cancelled", took, compensated=isinstance(outcome, Cancelled))
-        else:
-            self.tell("run.completed", took)
-
-    def turn(self, turn: Turn) -> None:
-        """Say what was journaled, in its order, and what was asked for."""
-        for event in turn.events:
-            told = _TOLD.get(event.type)
-            if told is not None:
-                told(self, event)
-        for wanted in turn.scheduled:
-            asked: dict[str, Any] = {"activity": wanted.activity, "command_id": wanted.command_id}
-            self.tell("activity.scheduled", **asked, queue=wanted.options.queue)
-            if wanted.undoes is not None:
-                self.tell("compensation.scheduled", **asked, undoes=wanted.undoes)
-        for undone in turn.undone:
-            done: dict[str, Any] = {"activity": undone.compensation, "command_id": undone.command_id}
-            if undone.failure is None:
-                self.tell("compensation.completed", **done, undoes=undone.activity)
-            else:
-                self.tell("compensation.failed", **done, undoes=undone.activity, error=undone.failure.type)
-        for child in turn.children:
-            self.tell(
-                "child.started", command_id=child.command_id, child_run_id=child.run_id, child_workflow=child.workflow
-            )
-            if "run.enqueued" in heard:
-                parent = self._run.facts
-                born = NewRun(child.run_id, child.workflow, child.version, parent.namespace)
-                enqueued(self._emit, born, parent_run_id=parent.run_id)
-
-    # --- single events of the history ---------------------------------------------------------------------------------
+        self.tell = partial(tell, emit, run)
 
     def begun(self, event: Event) -> None:
         info = self._run.facts
@@ -304,17 +309,17 @@ class _Telling:
         self.tell("side_effect.recorded", command_id=event.command_id)
 
 
-_TOLD: Mapping[EventType, Callable[[_Telling, Event], None]] = {
-    EventType.BEGUN: _Telling.begun,
-    EventType.CANCEL_REQUESTED: _Telling.cancelling,
-    EventType.PATCHED: _Telling.patched,
-    EventType.TIMER_STARTED: _Telling.timer_started,
-    EventType.TIMER_FIRED: _Telling.timer_fired,
-    EventType.SIGNAL_RECEIVED: _Telling.signal_received,
-    EventType.CHILD_COMPLETED: _Telling.child_completed,
-    EventType.CHILD_CANCELLED: _Telling.child_cancelled,
-    EventType.CHILD_FAILED: _Telling.child_failed,
-    EventType.MESSAGE_SENT: _Telling.message_sent,
-    EventType.MESSAGE_ANSWERED: _Telling.message_answered,
-    EventType.SIDE_EFFECT_RECORDED: _Telling.side_effect_recorded,
+_TOLD: Mapping[EventType, Callable[[_Journaled, Event], None]] = {
+    EventType.BEGUN: _Journaled.begun,
+    EventType.CANCEL_REQUESTED: _Journaled.cancelling,
+    EventType.PATCHED: _Journaled.patched,
+    EventType.TIMER_STARTED: _Journaled.timer_started,
+    EventType.TIMER_FIRED: _Journaled.timer_fired,
+    EventType.SIGNAL_RECEIVED: _Journaled.signal_received,
+    EventType.CHILD_COMPLETED: _Journaled.child_completed,
+    EventType.CHILD_CANCELLED: _Journaled.child_cancelled,
+    EventType.CHILD_FAILED: _Journaled.child_failed,
+    EventType.MESSAGE_SENT: _Journaled.message_sent,
+    EventType.MESSAGE_ANSWERED: _Journaled.message_answered,
+    EventType.SIDE_EFFECT_RECORDED: _Journaled.side_effect_recorded,
 }

@@ -120,13 +120,15 @@ class Emitter:
 
     def __call__(self, name: str, measurements: Mapping[str, float] | None = None, /, **metadata: Any) -> None:
         """Hand `name` to whoever listens; `measurements` are numbers, everything else is metadata."""
-        handlers = heard.get(name)
-        if not handlers:
-            return
+        if name in heard:
+            self.hand(name, measurements or {}, metadata)
+
+    def hand(self, name: str, measurements: Mapping[str, float], metadata: dict[str, Any]) -> None:
+        """Do the same with a dictionary that becomes the event's own: for what every run emits."""
         metadata["instance"] = self.instance
         metadata["node"] = self._node
-        event = TelemetryEvent(name, measurements or {}, metadata)
-        for handler in handlers:
+        event = TelemetryEvent(name, measurements, metadata)
+        for handler in heard.get(name, ()):
             began = perf_counter()
             try:
                 handler(event)

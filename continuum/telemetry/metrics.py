@@ -190,17 +190,27 @@ class Sink(Protocol):
 
 
 class Recorder:
-    """A telemetry handler that tells a sink of what the rules say: some microseconds per event, once a series is known."""
+    """Tells a sink of what the rules say: some microseconds per event, once a series is known."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._numbers: dict[tuple[str, str], int] = {}  # of series, by instrument and instance
         self._takers = {name: tuple(_Taker(rule, self._series) for rule in rules) for name, rules in RULES.items()}
 
-    def __call__(self, event: TelemetryEvent) -> None:
-        """Hear an event."""
+    def hear(self, event: TelemetryEvent) -> None:
+        """Hear an event: the telemetry handler."""
+        metadata, measurements = event.metadata, event.measurements
         for taker in self._takers[event.name]:
-            taker.take(event.metadata, event.measurements)
+            value = taker.adds if taker.measurement is None else measurements.get(taker.measurement)
+            if value is None:
+                continue
+            try:
+                record = taker.known[taker.place(metadata)]
+            except KeyError:
+                taker.begin(metadata, value)
+            else:
+                if value or taker.measurement is not None:  # else it has begun
+                    record(value)
 
     def _series(self, instrument: Instrument, labels: tuple[str, ...]) -> tuple[Record, bool]:
         """Return what records a series, and whether it is its own: past a number they are all one."""
@@ -212,40 +222,29 @@ class Recorder:
 
 
 class _Taker:
-    """Takes what one rule says of an event; the series that it has met are remembered."""
+    """What one rule takes of an event; the series that it has met are `known`, each at its `place`."""
 
-    __slots__ = ("_adds", "_keys", "_measurement", "_place", "_rule", "_series", "_where")
+    __slots__ = ("_keys", "_rule", "_series", "adds", "known", "measurement", "place")
 
     def __init__(self, rule: Rule, series: Callable[[Instrument, tuple[str, ...]], tuple[Record, bool]]) -> None:
+        self.measurement = rule.measurement
+        self.adds = rule.adds
+        self.known: dict[Any, Record] = {}
         self._rule = rule
-        self._measurement = rule.measurement
-        self._adds = rule.adds
         self._series = series
         self._keys = ("instance", *(key for key in rule.labels if key[0] != "="))
-        self._place = itemgetter(*self._keys)
-        self._where: dict[Any, Record] = {}
+        self.place: Callable[[Mapping[str, Any]], Any] = itemgetter(*self._keys)
 
-    def take(self, metadata: Mapping[str, Any], measurements: Mapping[str, float]) -> None:
-        """Record, if the event has the measurement."""
-        value = self._adds if self._measurement is None else measurements.get(self._measurement)
-        if value is None:
-            return
-        try:
-            place = self._place(metadata)
-        except KeyError:  # not everything is known of what a sweep finds
-            place = tuple(metadata.get(key, "") for key in self._keys)
-        record = self._where.get(place)
+    def begin(self, metadata: Mapping[str, Any], value: float) -> None:
+        """Record in a series that is new, or whose labels are not all there: not everything is known of what a sweep finds."""
+        place = self.place({key: metadata.get(key, "") for key in self._keys})
+        record = self.known.get(place)
         if record is None:
-            record, is_own = self._series(self._rule.instrument, self._labels(metadata))
+            labels = (key[1:] if key[0] == "=" else str(metadata.get(key, "")) for key in self._rule.labels)
+            record, is_own = self._series(self._rule.instrument, (metadata["instance"], *labels))
             if is_own:
-                self._where[place] = record
-        elif not self._adds:  # it has begun
-            return
+                self.known[place] = record
         record(value)
-
-    def _labels(self, metadata: Mapping[str, Any]) -> tuple[str, ...]:
-        own = (key[1:] if key[0] == "=" else str(metadata.get(key, "")) for key in self._rule.labels)
-        return (metadata["instance"], *own)
 
 
 Gauge = tuple[Instrument, float, tuple[str, ...]]  # its value, and its labels as a sink takes them

@@ -22,7 +22,7 @@ __all__ = ["app", "database", "database_of", "place", "postgres_scenarios", "sql
 def _nobody_listens_afterwards() -> Iterator[None]:
     """The exporter of the page listens from when a router is made, for as long as the process lives."""
     yield
-    telemetry.detach(exporter._recorder)
+    telemetry.detach(exporter._recorder.hear)
 
 
 @pytest.fixture

@@ -376,10 +376,10 @@ def test_a_metric_has_a_bounded_number_of_series() -> None:
     recorder = Recorder(Counting())
     for turn in range(2):
         for number in range(SERIES_MAX + 50):
-            recorder(TelemetryEvent("run.started", {}, {"instance": "i", "workflow": f"w{number}"}))
+            recorder.hear(TelemetryEvent("run.started", {}, {"instance": "i", "workflow": f"w{number}"}))
         assert len(recorded) == SERIES_MAX + 1, turn
     assert recorded["i", OTHER] == 100
-    recorder(TelemetryEvent("run.started", {}, {"instance": "another", "workflow": "its own"}))
+    recorder.hear(TelemetryEvent("run.started", {}, {"instance": "another", "workflow": "its own"}))
     assert recorded["another", "its own"] == 1, "a tenant that makes up names leaves the others theirs"
     assert recorded["i", "w0"] == 2
     assert RUNS_STARTED.labels == ("workflow",)
@@ -414,7 +414,7 @@ def fed_page() -> Scrape:
     try:
         _emit_all()
     finally:
-        telemetry.detach(exporter._recorder)
+        telemetry.detach(exporter._recorder.hear)
     gauges = [(one, 1.0, ("orders", *one.labels)) for one in INSTRUMENTS if one.kind is Kind.GAUGE]
     return Scrape(exporter.page("", gauges, None)()[0].decode())
 

@@ -40,6 +40,8 @@ PAUSE_MAX_SECONDS = 1.0
 # it is at least one in so many of that batch. A few are better off with the company that the answers will bring.
 NEXT_FIRST_SHARE = 2
 
+_REFUSALS = (Refused, Unwritable)  # not `Refused | Unwritable`, which is made anew for every write
+
 
 class Lane:
     """A queue and the one task that empties it, batch after batch."""
@@ -280,7 +282,7 @@ class Lane:
         self.in_flight -= 1
         if entry.excludes is not None:
             self._excluded.discard(entry.excludes)
-        if "commit.refused" in heard and isinstance(verdict, Refused | Unwritable):
+        if "commit.refused" in heard and isinstance(verdict, _REFUSALS):
             self._tell_of_refusal(entry.write, verdict)
         try:
             settled(verdict)
