@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Annotated
 from urllib.parse import quote, urlencode
 
@@ -37,13 +38,25 @@ def preferred_wait(headers: Iterable[str], most: float) -> float | None:
 
 def path_of(request: Request) -> str:
     """Return a request's path as a URL has it; `request.url` would first parse the host, and build all of the URL."""
-    return quote(request.scope["path"])
+    return _quoted(request.scope["path"])
+
+
+_quoted = lru_cache(maxsize=1_024)(quote)  # clients that start runs use few paths
+
+
+def values_of(request: Request, name: str) -> list[str]:
+    """Return a header's values, as they were sent; `request.headers` lowers and decodes every name for each question."""
+    wanted = name.encode()
+    return [value.decode("latin-1") for key, value in request.scope["headers"] if key == wanted]
 
 
 def trace_of(request: Request) -> str | None:
     """Return the trace that a request belongs to: the server's own span of it, else what its headers say."""
-    headers = request.headers
-    return ambient() or joined(headers.get(TRACEPARENT), headers.get(TRACESTATE))
+    here = ambient()
+    if here is not None:
+        return here
+    parents = values_of(request, TRACEPARENT)
+    return joined(parents[0], *values_of(request, TRACESTATE)[:1]) if parents else None
 
 
 def next_link(path: str, parameters: Mapping[str, str], cursor: str) -> str:

@@ -13,7 +13,7 @@ from continuum.client.inputs import Json, Named
 from continuum.client.wire import Wire
 from continuum.errors import JournalUnavailable
 from continuum.http.desk import Desk
-from continuum.http.headers import Key, idempotency_key, path_of, preferred_wait, trace_of
+from continuum.http.headers import Key, idempotency_key, path_of, preferred_wait, trace_of, values_of
 from continuum.http.parameters import ABSENT, InstanceName
 from continuum.http.problems import INVALID, Refusal
 from continuum.http.shapes import RUN_ID, RunBatch, RunStart, RunStartOptions
@@ -134,7 +134,7 @@ class Starting:
         if run.existing:
             headers["Idempotency-Replayed"] = "true"
         body = begun(run)
-        wait = preferred_wait(request.headers.getlist("prefer"), self._desk.wait_max)
+        wait = preferred_wait(values_of(request, "prefer"), self._desk.wait_max)
         if wait is not None:
             headers["Preference-Applied"] = f"wait={wait:g}"
         if wait is not None or run.state is RunState.BLOCKED:
