@@ -12,7 +12,7 @@ from continuum.client.inputs import call_of, run_id_of
 from continuum.client.preflight import Preflight, PreflightJournal, Watch, preflight
 from continuum.client.reading import History, Page, Reader
 from continuum.client.scheduling import ScheduleOptions, Scheduler, SchedulerJournal, expect_fire_time
-from continuum.client.starting import Started, Starter, StartOptions
+from continuum.client.starting import Started, Starter, StartOptions, Until
 from continuum.client.talking import Talker, TalkJournal
 from continuum.client.versions import WorkflowVersion, versions
 from continuum.client.wire import Wire
@@ -68,7 +68,13 @@ class Client:
         self._catalog = catalog
         self._journal = journal
         self._starter = Starter(
-            node=node, journal=journal, committer=committer, supervisor=supervisor, wakes=wakes, payload_max=payload_max
+            node=node,
+            journal=journal,
+            committer=committer,
+            supervisor=supervisor,
+            awaiting=awaiting,
+            wakes=wakes,
+            payload_max=payload_max,
         )
         self._scheduler = Scheduler(
             node=node,
@@ -114,6 +120,7 @@ class Client:
         start_at: datetime | None,
         trace_context: TraceContext | None = None,
         session: HostSession | None = None,
+        until: Until | None = None,
     ) -> tuple[Workflow[..., Any], Coroutine[Any, Any, Started]]:
         """Check a start; return the workflow that it means, and what starts it."""
         self._guard("start", "start_child, or an activity that starts it")
@@ -127,7 +134,7 @@ class Client:
             start_at=start_at,
             trace_context=trace_context,
         )
-        return workflow, self._starter.start(workflow, arguments, options, session)
+        return workflow, self._starter.start(workflow, arguments, options, session, until=until)
 
     async def start_many(
         self,

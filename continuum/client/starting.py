@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, Protocol
@@ -29,9 +29,10 @@ from continuum.errors import (
 from continuum.journal.group import GroupCommitter
 from continuum.journal.port import HostedJournal, ReadJournal
 from continuum.model.events import EventType
-from continuum.model.runs import NewRun, RunRow
+from continuum.model.runs import Ending, NewRun, RunRow
 from continuum.model.writes import Landed, Start, StartMany, Unwritable, Verdict
 from continuum.replay.matching import same_input
+from continuum.runtime.awaiting import Awaiting, StartWait
 from continuum.runtime.decisions import pending_start
 from continuum.runtime.node import Node
 from continuum.runtime.run_supervisor import RunSupervisor
@@ -86,12 +87,22 @@ class StartOptions(Struct, frozen=True, kw_only=True, gc=False):
 _DEFAULT = StartOptions()
 
 
+class Until(Struct, frozen=True, gc=False):
+    """A caller who waits for the end of what is started, `seconds` at most, and calls `landed` when the start is durable."""
+
+    seconds: float
+    landed: Callable[[], object]
+
+
 class Started(Struct, frozen=True, gc=False):
-    """A run id, whether the run was there already, and what becomes of it if a host's transaction decides that."""
+    """A run id, whether the run was there already, what becomes of it if a host's transaction decides that, and how it
+    ended if that was waited for, and the run was begun here, and it has ended (or is blocked).
+    """
 
     run_id: str
     existing: bool
     fate: Fate | None = None
+    ending: Ending | None = None
 
 
 class StartJournal(ReadJournal, HostedJournal, Protocol):
@@ -108,9 +119,11 @@ class Starter:
         journal: StartJournal,
         committer: GroupCommitter,
         supervisor: RunSupervisor,
+        awaiting: Awaiting,
         wakes: Wakes,
         payload_max: int,
     ) -> None:
+        self._awaiting = awaiting
         self._node = node
         self._journal = journal
         self._committer = committer
@@ -121,9 +134,19 @@ class Starter:
         self._fates: WeakValueDictionary[str, Fate] = WeakValueDictionary()  # of starts in hosts' open transactions
 
     async def start(
-        self, workflow: Workflow[..., Any], arguments: bytes, options: StartOptions, session: object = None
+        self,
+        workflow: Workflow[..., Any],
+        arguments: bytes,
+        options: StartOptions,
+        session: object = None,
+        *,
+        until: Until | None = None,
     ) -> Started:
-        """Start one run; returns after its commit, or once it is in the transaction of `session`."""
+        """Start one run; returns after its commit, or once it is in the transaction of `session`.
+
+        With `until` it returns later, if the run can be begun here: when it has ended, or that much time has passed. So
+        who waits is called once, for the end.
+        """
         check_size(arguments, self._payload_max, "the input of", workflow.name)
         venue = self._own if session is None else await transaction_of(session, self._journal)
         for _ in range(TRIES):
@@ -133,7 +156,14 @@ class Starter:
                 raise InstanceDraining(f"instance {self._node.instance!r} is shutting down and starts no new runs")
             run = self._new_run(workflow, arguments, options)
             if session is None and self._has_room_for(run, workflow, options):
-                verdict = await self._begin(run, workflow, arguments, chosen=options.run_id is not None)
+                is_chosen = options.run_id is not None
+                if until is None:
+                    verdict = await self._begin(run, workflow, arguments, chosen=is_chosen)
+                else:
+                    outcome = await self._begin_and_wait(run, workflow, arguments, until, chosen=is_chosen)
+                    if outcome is None or isinstance(outcome, Ending):
+                        return Started(run.run_id, existing=False, ending=outcome)
+                    verdict = outcome
             else:
                 verdict = await self._put_pending(run, arguments, options, venue)
             if isinstance(verdict, Landed):
@@ -211,6 +241,21 @@ class Starter:
         verdict: asyncio.Future[Verdict] = self._node.loop.create_future()
         self._supervisor.start_run(run, workflow, arguments, chosen=chosen, settled=partial(answer, verdict))
         return verdict
+
+    async def _begin_and_wait(
+        self, run: NewRun, workflow: Workflow[..., Any], arguments: bytes, until: Until, *, chosen: bool
+    ) -> Ending | Verdict | None:
+        """Return how the run ended, None if it has not in time, or why it was not started."""
+        arrived: asyncio.Future[Ending | Verdict | None] = self._node.loop.create_future()
+        wait = StartWait(arrived, until.landed)
+        self._supervisor.start_run(run, workflow, arguments, chosen=chosen, settled=wait.settled)
+        self._awaiting.expect(run.run_id, wait)  # from now on: what ends with its first turn has ended when that lands
+        timer = self._node.clock.call_later(until.seconds, wait.give_up)
+        try:
+            return await arrived
+        finally:
+            timer.cancel()
+            self._awaiting.forget(run.run_id, wait)
 
     async def _put_pending(self, run: NewRun, arguments: bytes, options: StartOptions, venue: Venue) -> Verdict:
         start = pending_start(

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from continuum.client.inputs import Named, run_id_of
 from continuum.client.reading import HistoryEvent, Reader, decoded
-from continuum.client.starting import Started
+from continuum.client.starting import Started, Until
 from continuum.definitions.workflow import Workflow
 from continuum.errors import JournalUnavailable, RunNotFound
 from continuum.journal.port import ReadJournal
@@ -51,7 +51,7 @@ class Look(Struct, frozen=True):
 
 
 class Begun(Struct, frozen=True, gc=False):
-    """A run that a start made, or found."""
+    """A run that a start made, or found; `ending` if that was waited for and has come."""
 
     run_id: str
     workflow: str
@@ -59,6 +59,7 @@ class Begun(Struct, frozen=True, gc=False):
     namespace: str
     state: RunState
     existing: bool
+    ending: Ending | None = None
 
 
 class Starting(Protocol):
@@ -75,6 +76,7 @@ class Starting(Protocol):
         attributes: Mapping[str, Any] | None,
         start_at: datetime | None,
         trace_context: TraceContext | None = None,
+        until: Until | None = None,
     ) -> tuple[Workflow[..., Any], Coroutine[Any, Any, Started]]:
         """Check a start; return the workflow that it means, and what starts it."""
         ...
@@ -134,8 +136,9 @@ class Wire:
         attributes: Mapping[str, Any] | None = None,
         start_at: datetime | None = None,
         trace_context: TraceContext | None = None,
+        until: Until | None = None,
     ) -> Begun:
-        """Start a run of a workflow by its name.
+        """Start a run of a workflow by its name; with `until`, and if it is begun here, wait for its end as well.
 
         Raises:
             WorkflowNotFound: it is not registered in this process. Others as `continuum.start`.
@@ -149,14 +152,17 @@ class Wire:
             attributes=attributes,
             start_at=start_at,
             trace_context=trace_context,
+            until=until,
         )
         started = await starting
-        version, state = workflow.version, RunState.RUNNING
-        if started.existing or started.run_id not in self._registry:
+        version, state, ending = workflow.version, RunState.RUNNING, started.ending
+        if ending is not None:
+            state = ending.state
+        elif started.existing or started.run_id not in self._registry:
             row = await self._row_of(started)
             if row is not None:  # else it has come, ended and been pruned
                 version, state = row.version, row.state
-        return Begun(started.run_id, workflow.name, version, namespace, state, started.existing)
+        return Begun(started.run_id, workflow.name, version, namespace, state, started.existing, ending)
 
     async def _row_of(self, started: Started) -> RunRow | None:
         """Read where a run stands; a new one has been started, whether that can be read just now or not."""

@@ -10,9 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from continuum.client.inputs import Json, Named
+from continuum.client.starting import Until
 from continuum.client.wire import Wire
 from continuum.errors import JournalUnavailable
-from continuum.http.desk import Desk
+from continuum.http.desk import PROBE_SECONDS, Desk
 from continuum.http.headers import Key, idempotency_key, path_of, preferred_wait, trace_of, values_of
 from continuum.http.parameters import ABSENT, InstanceName
 from continuum.http.problems import INVALID, Refusal
@@ -120,7 +121,8 @@ class Starting:
     ) -> Response:
         """Start, wait if asked to, and answer; `location` is the path to runs."""
         wire = self._desk.wire(instance)
-        async with self._desk.patience():
+        wait = preferred_wait(values_of(request, "prefer"), self._desk.wait_max)
+        async with self._desk.patience() as patience:
             run = await wire.start(
                 named,
                 run_id=options.run_id,
@@ -129,16 +131,17 @@ class Starting:
                 attributes=options.attributes,
                 start_at=options.start_at,
                 trace_context=trace_of(request),
+                until=Until(min(wait, PROBE_SECONDS), patience.release) if wait else None,
             )
         headers = {"Location": f"{location}/{run.run_id}"}
         if run.existing:
             headers["Idempotency-Replayed"] = "true"
         body = begun(run)
-        wait = preferred_wait(values_of(request, "prefer"), self._desk.wait_max)
         if wait is not None:
             headers["Preference-Applied"] = f"wait={wait:g}"
         if wait is not None or run.state is RunState.BLOCKED:
-            at = await self._outcome(request, wire, run.run_id, wait or 0.0)
+            rest = max((wait or 0.0) - patience.elapsed, 0.0)
+            at = run.ending or await self._outcome(request, wire, run.run_id, rest)
             if isinstance(at, Ending) and at.state.has_ended and wait is not None:
                 return answer(ending(at), 200, headers)
             body |= {} if at is None else standing(at)

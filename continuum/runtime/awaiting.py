@@ -10,11 +10,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
+from typing import Any
 
 from continuum.errors import InstanceNotStarted, RunNotFound
 from continuum.journal.port import ReadJournal
 from continuum.model.runs import Ending
 from continuum.model.states import RunState
+from continuum.model.writes import Landed, Verdict
 from continuum.runtime.component import Loop
 from continuum.runtime.node import Node
 from continuum.runtime.pubsub import PubSub
@@ -53,6 +56,46 @@ class Wait:
         """Wait no longer."""
         if not self.arrived.done():
             self.arrived.set_result(None)
+
+
+class StartWait(Wait):
+    """One who starts a run and waits for its end at once: nothing ends that wait before the start has landed, or failed.
+
+    `arrived` then brings how the run ended, None as for everybody else, or the verdict that no run was started.
+    """
+
+    __slots__ = ("_has_landed", "_landed", "_late")
+
+    def __init__(self, arrived: asyncio.Future[Any], landed: Callable[[], object]) -> None:
+        super().__init__(arrived, wait_blocked=False, until_drain=True)
+        self._landed = landed
+        self._has_landed = False
+        self._late: Callable[[], object] | None = None  # what came too early
+
+    def settled(self, verdict: Verdict) -> None:
+        """Hear what became of the start."""
+        if isinstance(verdict, Landed):
+            self._has_landed = True
+            self._landed()
+            if self._late is not None:
+                self._late()
+        elif not self.arrived.done():
+            arrived: asyncio.Future[Any] = self.arrived
+            arrived.set_result(verdict)
+
+    def fail(self, error: Exception) -> None:
+        """Raise, once it is known what became of the start."""
+        if self._has_landed:
+            super().fail(error)
+        else:
+            self._late = partial(super().fail, error)
+
+    def give_up(self) -> None:
+        """Wait for the start alone, and no longer."""
+        if self._has_landed:
+            super().give_up()
+        else:
+            self._late = super().give_up
 
 
 class Awaiting(Loop):
@@ -114,15 +157,9 @@ class Awaiting(Loop):
             RunNotFound: it has ended and was pruned before anybody here saw it.
             InstanceNotStarted: the instance was stopped, perhaps while the caller looked where the run stands.
         """
-        if self._is_over:
-            raise self._stopped()
         wait = Wait(self._node.loop.create_future(), wait_blocked=wait_blocked, until_drain=until_drain)
-        waiting = self._waiting.setdefault(run_id, [])
-        waiting.append(wait)
-        if until_drain and self._node.is_draining:
-            wait.give_up()
+        self.expect(run_id, wait)
         timer = self.clock.call_later(timeout_seconds, wait.give_up) if timeout_seconds is not None else None
-        self._hurry(run_id)
         if owner is not None and run_id not in self._owners and not self._lives_here(run_id):
             self._owners[run_id] = owner
             self._wakes.watch_ending(run_id, owner)
@@ -131,10 +168,28 @@ class Awaiting(Loop):
         finally:
             if timer is not None:
                 timer.cancel()
-            waiting.remove(wait)
-            if not waiting:
-                del self._waiting[run_id]
-                self._owners.pop(run_id, None)
+            self.forget(run_id, wait)
+
+    def expect(self, run_id: str, wait: Wait) -> None:
+        """Tell a wait of the run's end, until it is forgotten.
+
+        Raises:
+            InstanceNotStarted: the instance was stopped.
+        """
+        if self._is_over:
+            raise self._stopped()
+        self._waiting.setdefault(run_id, []).append(wait)
+        if wait.until_drain and self._node.is_draining:
+            wait.give_up()
+        self._hurry(run_id)
+
+    def forget(self, run_id: str, wait: Wait) -> None:
+        """Tell a wait no more."""
+        waiting = self._waiting[run_id]
+        waiting.remove(wait)
+        if not waiting:
+            del self._waiting[run_id]
+            self._owners.pop(run_id, None)
 
     def release(self) -> None:
         """Let go of everyone who waits until a drain: it begins."""
