@@ -11,7 +11,9 @@ from continuum.telemetry import EVENTS, MEASUREMENTS, METADATA, Emitter, Telemet
 from tools.print_telemetry import reference
 
 PACKAGE = Path(__file__).resolve().parents[2] / "continuum"
-TELLERS = {"emit", "_emit", "tell"}  # what a name is handed to
+TELLERS = {"emit", "_emit", "hand", "tell"}  # what a name is handed to
+
+TOLD_OF = (["emit", "run"], ["emit", "execution"])  # what stands before the name in `telling.tell`
 
 
 def calls(tree: ast.AST) -> Iterator[ast.Call]:
@@ -29,7 +31,7 @@ def emitted_in(tree: ast.AST) -> Iterator[str]:
             arguments = arguments[1:]
         elif name_of(call.func) not in TELLERS | {"self"}:
             continue
-        match arguments:
+        match arguments[2:] if [name_of(one) for one in arguments[:2]] in TOLD_OF else arguments:
             case [ast.Constant(value=str(name)), *_]:
                 yield name
             case [ast.JoinedStr(), *_]:
