@@ -7,6 +7,7 @@ and ids stay readable, for they are searched. A payload that cannot be opened ra
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -40,6 +41,9 @@ from continuum.model.states import RunState
 from continuum.model.tasks import Attempt, Beat, ClaimedTask
 from continuum.model.versions import Carrier, OpenRun, OpenRuns, PatchMarks
 from continuum.model.writes import Commit, Finish, Post, Start, StartMany, Verdict, Write
+from continuum.telemetry.saying import say
+
+logger = logging.getLogger(__name__)
 
 SEALED = b"\x01"  # before every sealed payload; JSON never begins so
 
@@ -212,13 +216,20 @@ class SealedJournal:
         return [self._open_result(result) for result in await self._journal.results(keys)]
 
     async def heartbeat_tasks(self, beats: Sequence[Beat]) -> Sequence[Attempt]:
-        """Seal and store."""
-        return await self._journal.heartbeat_tasks(
-            [
-                replace(beat, details=self._seal(beat.details, beat.attempt.key.run_id, HEARTBEAT, beat.activity))
-                for beat in beats
-            ]
-        )
+        """Seal and store; details that cannot be sealed are left out, or the hearts of all the others would stop as well."""
+        return await self._journal.heartbeat_tasks([self._seal_beat(beat) for beat in beats])
+
+    def _seal_beat(self, beat: Beat) -> Beat:
+        run_id = beat.attempt.key.run_id
+        try:
+            return replace(beat, details=self._seal(beat.details, run_id, HEARTBEAT, beat.activity))
+        except Exception as error:  # noqa: BLE001  # a host's codec may raise anything
+            said, whose = (
+                "the payload codec cannot seal the heartbeat of activity %s: it is sent without",
+                {"run_id": run_id},
+            )
+            say(logger, logging.WARNING, said, beat.activity, exc_info=error, extra=whose)
+            return replace(beat, details=None)
 
     async def history(self, run_id: str, *, generation: int | None = None) -> Sequence[Event]:
         """Read and open."""

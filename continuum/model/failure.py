@@ -109,7 +109,9 @@ def _text(parts: list[BaseException]) -> str:
 def _said(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as broken:  # noqa: BLE001  # a user's __str__ must not decide whether a failure can be recorded
+    except KeyboardInterrupt:  # somebody wants the process to end
+        raise
+    except BaseException as broken:  # noqa: BLE001  # a user's __str__ must not decide whether a failure can be recorded
         return f"<{type(error).__name__} whose __str__ raised {type(broken).__name__}>"
 
 

@@ -3,7 +3,9 @@
 import pytest
 from msgspec.structs import replace
 
+from continuum.codec import PayloadContext
 from continuum.journal.port import Journal
+from continuum.journal.sealing import SealedJournal
 from continuum.model.messages import MessageKind
 from continuum.model.states import RunState
 from continuum.model.tasks import Attempt, Beat, ClaimedTask, TaskKey
@@ -190,6 +192,29 @@ async def test_heartbeat_details_reach_the_next_attempt(journal: Journal) -> Non
     await land(journal, RetryTask(attempt, 0.0))
     (claimed,) = await claim_tasks(journal, OWNER)
     assert claimed.details == b"20"
+
+
+async def test_a_heartbeat_that_cannot_be_sealed_stops_no_heart(
+    journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Picky:
+        def encode(self, payload: bytes, _context: PayloadContext) -> bytes:
+            if payload == b"odd":
+                raise KeyError("no key for this")
+            return payload
+
+        def decode(self, payload: bytes, _context: PayloadContext) -> bytes:
+            return payload
+
+    sealed = SealedJournal(journal, Picky())
+    (_, odd), (_, even) = await attempt_elsewhere(journal), await attempt_elsewhere(journal)
+    await sealed.heartbeat_tasks([Beat(odd, b"10")])
+    assert set(await sealed.heartbeat_tasks([Beat(odd, b"odd", ACTIVITY), Beat(even, b"20")])) == {odd, even}
+    for attempt in (odd, even):
+        await land(journal, RetryTask(attempt, 0.0))
+    told = {task.attempt.key: task.details for task in await claim_tasks(sealed, OWNER)}
+    assert told == {odd.key: b"10", even.key: b"20"}, "what was said before is kept"
+    assert f"cannot seal the heartbeat of activity {ACTIVITY}" in caplog.text
 
 
 async def test_a_heartbeat_answers_which_attempts_still_run(harness: Harness, journal: Journal) -> None:

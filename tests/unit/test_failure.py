@@ -12,10 +12,16 @@ from continuum.model.failure import DETAILS_MAX, MESSAGE_MAX, TRACEBACK_MAX, Fai
 
 
 class Unprintable(Exception):
+    broken: BaseException = RuntimeError("no")
+
     def __str__(self) -> str:
-        raise RuntimeError("no")
+        raise self.broken
 
     __repr__ = __str__
+
+
+class Deadly(Unprintable):
+    broken = SystemExit("no")
 
 
 class Base(Exception):
@@ -78,6 +84,7 @@ def test_an_unprintable_error_is_described_all_the_same() -> None:
     failure = failure_of(raised(Unprintable()))
 
     assert failure.message == "<Unprintable whose __str__ raised RuntimeError>"
+    assert failure_of(raised(Deadly())).message == "<Deadly whose __str__ raised SystemExit>"
     assert Failure.decode(failure.encode()).message == failure.message
 
 
