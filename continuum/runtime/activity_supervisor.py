@@ -19,7 +19,7 @@ from continuum.definitions.activity import Activity
 from continuum.journal.port import TaskJournal
 from continuum.model.failure import Failure
 from continuum.model.results import ActivityResult
-from continuum.model.tasks import Attempt, Beat, ClaimedTask, TaskKey
+from continuum.model.tasks import Attempt, ClaimedTask, TaskKey
 from continuum.runtime.activity_finder import ActivityFinder
 from continuum.runtime.attempt import TIMED_OUT, RunningAttempt, Workplace
 from continuum.runtime.bookings import Bookings
@@ -32,6 +32,10 @@ from continuum.runtime.threads import DaemonThreads
 from continuum.runtime.transactional import Transactions
 from continuum.runtime.wakes import Wakes
 from continuum.telemetry import heard
+
+HAND_OVER_SECONDS = (
+    2.0  # past the deadline of a drain, for the last heartbeats' details: a statement takes milliseconds
+)
 
 
 class ActivitySupervisor(Loop):
@@ -299,7 +303,7 @@ class ActivitySupervisor(Loop):
         """Store the last heartbeat's details before the task is another attempt's, which shall find them."""
         try:
             with contextlib.suppress(Exception):  # a host's codec may raise anything; the details are only a hint
-                await self._journal.heartbeat_tasks([_beat_of(attempt)])
+                await self._journal.heartbeat_tasks([attempt.sign])
             self._delivery.failed(attempt.task, failure, self, seconds=self.seconds(attempt))
         finally:
             if attempt.trace is not None:
@@ -336,10 +340,10 @@ class ActivitySupervisor(Loop):
         """Await running attempts until the deadline; then each loses this attempt and is retried elsewhere."""
         try:
             async with self._node.clock.timeout(deadline_seconds):
-                await asyncio.gather(*self._chores)  # some of which begin attempts
+                await self._chores_done()  # some of which begin attempts
                 for attempt in tuple(self._attempts.values()):
                     await attempt.finished()
-                await asyncio.gather(*self._chores)
+                await self._chores_done()
         except TimeoutError:
             for attempt in tuple(self._attempts.values()):
                 failure = Failure("continuum.Drained", "the process is shutting down", retryable=True, retry_after=0.0)
@@ -350,10 +354,18 @@ class ActivitySupervisor(Loop):
                     self._fail(attempt, failure)
                 else:
                     self._bookings.judge(attempt, doubt, failure)
+            with contextlib.suppress(TimeoutError):
+                async with self._node.clock.timeout(HAND_OVER_SECONDS):  # or a stop would cut off what is handed over
+                    await self._chores_done()
+
+    async def _chores_done(self) -> None:
+        """Wait for what is being done, without an opinion on it: what goes wrong in one of them is reported by the loop."""
+        if self._chores:
+            await asyncio.wait(self._chores)
 
     async def once(self) -> bool:
         """Send the heartbeats of all attempts in one statement; cancel those that are nobody's any more."""
-        beats = [_beat_of(attempt) for attempt in self._attempts.values() if attempt.in_doubt is None]
+        beats = [attempt.sign for attempt in self._attempts.values() if attempt.in_doubt is None]
         if not beats:
             return False
         alive = set(await self._journal.heartbeat_tasks(beats))
@@ -380,10 +392,3 @@ class ActivitySupervisor(Loop):
             self._payload_max,
             self._details_max,
         )
-
-
-def _beat_of(attempt: RunningAttempt) -> Beat:
-    """Return an attempt's heartbeat; a transaction's only asks: it must not find its own task's row changed or locked."""
-    if attempt.activity.session_class is not None and not attempt.is_over:
-        return Beat(attempt.task.attempt, None, is_quiet=True)
-    return Beat(attempt.task.attempt, attempt.details, attempt.task.activity)

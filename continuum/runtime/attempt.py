@@ -18,7 +18,7 @@ from continuum.definitions.activity import Activity
 from continuum.errors import DurableValueError
 from continuum.model.failure import Failure, failure_of
 from continuum.model.messages import Message
-from continuum.model.tasks import ClaimedTask
+from continuum.model.tasks import Beat, ClaimedTask
 from continuum.runtime import tracing
 from continuum.runtime.activity_context import ActivityContext, current
 from continuum.runtime.tracing import AttemptTrace
@@ -141,6 +141,13 @@ class RunningAttempt:
             self.details = details
         self.has_beaten = True
         self._beaten_at = self._place.clock.monotonic()
+
+    @property
+    def sign(self) -> Beat:
+        """The last sign of life, to be stored; a transaction's only asks: it must not find its own row changed or locked."""
+        if self.activity.session_class is not None and not self.is_over:
+            return Beat(self.task.attempt, None, is_quiet=True)
+        return Beat(self.task.attempt, self.details, self.task.activity)
 
     @property
     def instance(self) -> str:

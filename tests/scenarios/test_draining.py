@@ -15,12 +15,14 @@ from tests.support.hosting import Place, instance_of, wiring_of
 
 gate = threading.Event()
 began: list[int] = []
+found: list[Any] = []  # by attempts that go on where the last one was
 
 
 @pytest.fixture(autouse=True)
 def _begin_afresh() -> None:
     gate.clear()
     began.clear()
+    found.clear()
 
 
 @activity(timeout=None, retry=Retry(max_attempts=3, initial=0.01))
@@ -36,6 +38,21 @@ def works_in_a_thread() -> str:
     began.append(continuum.activity_context().attempt)
     gate.wait(30)
     return "done"
+
+
+@activity(timeout=None, retry=Retry(max_attempts=3, initial=0.01))
+async def copies() -> list[Any]:
+    context = continuum.activity_context()
+    found.append(context.last_heartbeat)
+    context.heartbeat(10 * context.attempt)
+    while not gate.is_set():
+        await asyncio.sleep(0.005)
+    return found
+
+
+@workflow
+async def copying() -> list[Any]:
+    return await copies()
 
 
 @workflow
@@ -109,6 +126,17 @@ async def test_an_attempt_that_does_not_end_in_time_is_tried_elsewhere(place: Pl
     async with place.node() as other:
         assert await other.await_run(run.run_id, timeout=15) == 2
     assert began == [1, 2]
+
+
+async def test_an_attempt_that_is_handed_over_goes_on_where_its_last_heartbeat_was(place: Place) -> None:
+    first = place.another(drain_timeout=0.2)
+    await first.start()
+    run = await instance_of(first).start(copying)
+    await eventually(lambda: found == [None])
+    await asyncio.wait_for(first.stop(), 10)
+    gate.set()
+    async with place.node() as other:
+        assert await other.await_run(run.run_id, timeout=15) == [None, 10]
 
 
 async def test_a_thread_that_does_not_return_does_not_hold_the_stop_up(place: Place) -> None:
