@@ -47,7 +47,7 @@ PREFIX = "/continuum"
 PATH = f"{PREFIX}/continuum/runs"
 PARSER = "httptools" if find_spec("httptools") else "h11"  # as uvicorn chooses
 CONNECTIONS = 64, 256
-REQUESTS, REPETITIONS = 6_000, 3
+REQUESTS, REPETITIONS = 1_500, 12  # short turns: what else a machine does changes within seconds
 HOSTS = (
     4  # of each kind, one after the other: of two processes that do the same one may be a tenth quicker all its life
 )

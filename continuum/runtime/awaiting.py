@@ -61,7 +61,9 @@ class Wait:
 class StartWait(Wait):
     """One who starts a run and waits for its end at once: nothing ends that wait before the start has landed, or failed.
 
-    `arrived` then brings how the run ended, None as for everybody else, or the verdict that no run was started.
+    `arrived` then brings how the run ended, None as for everybody else, or the verdict that no run was started. An end
+    that is heard before belongs to this run if its start lands (it was over with its first turn), and else to another
+    one that has the id already.
     """
 
     __slots__ = ("_has_landed", "_landed", "_late")
@@ -83,19 +85,26 @@ class StartWait(Wait):
             arrived: asyncio.Future[Any] = self.arrived
             arrived.set_result(verdict)
 
+    def hear(self, ending: Ending) -> bool:
+        """Take the end of the run, once it is known to be this one."""
+        if self._has_landed:
+            return super().hear(ending)
+        self._late = partial(super().hear, ending)
+        return True
+
     def fail(self, error: Exception) -> None:
         """Raise, once it is known what became of the start."""
         if self._has_landed:
             super().fail(error)
         else:
-            self._late = partial(super().fail, error)
+            self._late = self._late or partial(super().fail, error)
 
     def give_up(self) -> None:
         """Wait for the start alone, and no longer."""
         if self._has_landed:
             super().give_up()
         else:
-            self._late = super().give_up
+            self._late = self._late or super().give_up
 
 
 class Awaiting(Loop):

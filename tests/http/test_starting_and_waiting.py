@@ -166,5 +166,18 @@ async def test_a_start_that_was_refused_is_no_end(wait: StartWait) -> None:
 async def test_the_end_may_be_told_before_the_start(wait: StartWait) -> None:
     """A run that ends with its first turn is over when its start lands."""
     assert wait.hear(ENDED)
+    wait.give_up()
     wait.settled(LANDED)
     assert wait.arrived.result() is ENDED
+
+
+async def test_the_end_of_a_run_that_has_the_id_already_is_not_taken_for_ones_own(memory: httpx.AsyncClient) -> None:
+    first = await start(memory, doubled, n=1, headers=WAIT)
+    taken = first.json()["run_id"]
+    async with held_writes() as arrives:
+        waiting = asyncio.create_task(start(memory, doubled, n=2, run_id=taken, headers=WAIT))
+        await eventually(lambda: waiters() == 1)
+        wiring_of(continuum.instance("continuum")).awaiting.told([taken])  # so it is asked for
+        assert not (await asyncio.wait({waiting}, timeout=0.2))[0]
+        arrives.set()
+        assert kind(await waiting) == (409, "run-exists")
