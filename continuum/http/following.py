@@ -2,7 +2,8 @@
 
 A stream's `id` is an event's position, so that a browser's `EventSource` comes back with `Last-Event-ID` and misses
 nothing. A drain ends it at once: `event: drain`, with a short `retry`, sends the browser to another node. At the run's
-end comes `event: end`, upon which a client closes: a browser left alone would ask again.
+end comes `event: end`, upon which a client closes: a browser left alone would ask again. `event: unreadable` says that what
+comes next cannot be opened here.
 """
 
 from __future__ import annotations
@@ -87,12 +88,16 @@ class Following:
 async def _stream(wire: Wire, run_id: str, after: Position) -> AsyncIterator[bytes]:
     yield b": a run's history\n\n"
     quiet, has_ended = 0, False
-    async for look in wire.follow(run_id, after=after):
-        has_ended, quiet = look.has_ended, 0 if look.events else quiet + 1
-        for one in look.events:
-            yield _event(one)
-        if quiet and quiet % LOOKS_PER_PING == 0:
-            yield b": still here\n\n"
+    try:
+        async for look in wire.follow(run_id, after=after):
+            has_ended, quiet = look.has_ended, 0 if look.events else quiet + 1
+            for one in look.events:
+                yield _event(one)
+            if quiet and quiet % LOOKS_PER_PING == 0:
+                yield b": still here\n\n"
+    except DurableValueError as error:  # as in a page: the server's log says why
+        yield b"event: unreadable\ndata: {}\n\n"
+        raise RuntimeError(error.message) from error
     yield b"event: end\ndata: {}\n\n" if has_ended else b"event: drain\nretry: 500\ndata: {}\n\n"
 
 

@@ -133,6 +133,27 @@ async def test_what_cannot_be_opened_here_is_not_a_clients_fault(host: FastAPI) 
         assert "the wrong key" in answer.json()["blocked_reason"]
 
 
+async def test_a_stream_that_meets_what_cannot_be_opened_says_so_before_it_breaks(host: FastAPI) -> None:
+    codec, seen = Keyed(), list[str]()
+
+    async def follow(run_id: str) -> None:
+        headers = {"Accept": "text/event-stream"}
+        async with client.stream("GET", f"/runs/{run_id}/events", headers=headers) as answer:
+            async for line in answer.aiter_lines():
+                seen.append(line)
+
+    async with (
+        continuum.application(payload_codec=codec),
+        served(host) as url,
+        httpx.AsyncClient(base_url=f"{url}/continuum/continuum") as client,
+    ):
+        run_id = await started(client, asked)
+        codec.fits = False
+        with pytest.raises(httpx.RemoteProtocolError):
+            await follow(run_id)
+    assert seen == [": a run's history", "", "event: unreadable", "data: {}", ""], "why is nothing for clients"
+
+
 async def test_the_wrong_event_loop_is_not_a_clients_fault(host: FastAPI) -> None:
     async def on_a_loop_of_its_own() -> None:
         async with caller(host, f"{BASE}/continuum") as client:
