@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 import continuum
 from continuum import activity, workflow
+from continuum.errors import ConfigurationError
 from continuum.journal.sql import SqlJournal
 from tests.support.eventually import eventually
 from tests.support.hosting import Place
@@ -45,6 +46,15 @@ async def test_a_host_may_have_its_transactions_begun_as_sqlalchemy_recommends(t
         assert await (await node.start(booked, 4)).result(timeout=20) == 4
     async with AsyncSession(engine) as session:
         assert list(await session.scalars(text("SELECT n FROM bookings ORDER BY n"))) == [1, 2, 4]
+    await engine.dispose()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="sqlite3 has had autocommit= since Python 3.12")
+async def test_an_engine_whose_commits_do_nothing_is_refused(tmp_path: Path) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'app.db'}", connect_args={"autocommit": True})
+    with pytest.raises(ConfigurationError, match="say False"):
+        async with continuum.application(engine, migrations="upgrade"):
+            pass
     await engine.dispose()
 
 

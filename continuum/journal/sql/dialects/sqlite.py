@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import datetime, timedelta
@@ -211,17 +212,25 @@ def end_transaction(dbapi_connection: Any, _record: object) -> None:
     """Let a connection of ours, just made, begin no transactions by itself, as it would with `autocommit=False`.
 
     That is how SQLAlchemy recommends to have them on Python 3.12; ours are said in SQL.
+
+    Raises:
+        ConfigurationError: it is one with `autocommit=True`, and so are the host's: they would never commit.
     """
 
     async def end(driver: Any) -> None:
         await driver._execute(_begin_by_word, driver._conn)  # noqa: SLF001  aiosqlite has no other way
 
-    if dbapi_connection.driver_connection.in_transaction:
+    if sys.version_info >= (3, 12):  # before there was one way only
         dbapi_connection.run_async(end)
 
 
 def _begin_by_word(connection: Any) -> None:
-    if hasattr(connection, "autocommit"):
+    if connection.autocommit is True:
+        raise ConfigurationError(
+            'connect_args={"autocommit": True} makes commit() and rollback() do nothing, so that a transactional activity '
+            "would never end: leave it out, or say False"
+        )
+    if connection.in_transaction:
         connection.autocommit = True  # which ends the transaction
         connection.autocommit = -1  # sqlite3.LEGACY_TRANSACTION_CONTROL, as on Python 3.11
 
