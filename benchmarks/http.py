@@ -48,9 +48,7 @@ PATH = f"{PREFIX}/continuum/runs"
 PARSER = "httptools" if find_spec("httptools") else "h11"  # as uvicorn chooses
 CONNECTIONS = 64, 256
 REQUESTS, REPETITIONS = 1_500, 12  # short turns: what else a machine does changes within seconds
-HOSTS = (
-    4  # of each kind, one after the other: of two processes that do the same one may be a tenth quicker all its life
-)
+HOSTS = 4  # of each kind, one after the other: of two equal processes one may be a tenth quicker all its life
 PATIENCE_SECONDS = 120.0  # of a repetition, and of the server's start and end
 NOTHING: dict[str, Any] = {"run_id": RUN_ID, "state": "completed", "result": 1}
 

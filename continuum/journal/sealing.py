@@ -224,11 +224,8 @@ class SealedJournal:
         try:
             return replace(beat, details=self._seal(beat.details, run_id, HEARTBEAT, beat.activity))
         except Exception as error:  # noqa: BLE001  # a host's codec may raise anything
-            said, whose = (
-                "the payload codec cannot seal the heartbeat of activity %s: it is sent without",
-                {"run_id": run_id},
-            )
-            say(logger, logging.WARNING, said, beat.activity, exc_info=error, extra=whose)
+            said = "the payload codec cannot seal the heartbeat of activity %s: it is sent without"
+            say(logger, logging.WARNING, said, beat.activity, exc_info=error, extra={"run_id": run_id})
             return replace(beat, details=None)
 
     async def history(self, run_id: str, *, generation: int | None = None) -> Sequence[Event]:

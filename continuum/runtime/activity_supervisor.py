@@ -33,9 +33,7 @@ from continuum.runtime.transactional import Transactions
 from continuum.runtime.wakes import Wakes
 from continuum.telemetry import heard
 
-HAND_OVER_SECONDS = (
-    2.0  # past the deadline of a drain, for the last heartbeats' details: a statement takes milliseconds
-)
+HAND_OVER_SECONDS = 2.0  # past a drain's deadline, for the last heartbeats' details: a statement takes milliseconds
 
 
 class ActivitySupervisor(Loop):

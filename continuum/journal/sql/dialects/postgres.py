@@ -64,9 +64,6 @@ _SCHEMA = frozenset({"42P01", "42703", "3F000"})  # undefined table, column, sch
 _DATA_CLASSES = frozenset({"22", "23", "54"})  # bad values, constraints, program limits (a key too long for its index)
 _REFUSED_CLASSES = frozenset({"25", "53"})  # a standby, or no room left: nothing happened
 
-# Arrays of the types in `_WRITERS` travel as text, which PostgreSQL reads faster than asyncpg can look at each element
-# of a list: it asks two abstract base classes whether an element is a list in its turn (a third of all the time that a
-# batch took).
 DRIVERS = ("asyncpg.", "psycopg")  # modules whose errors are about a connection
 
 
@@ -274,7 +271,9 @@ def _cell(value: object) -> str:
             return repr(value)
 
 
-# JSON has no NaN, so floats are written in Python.
+# Arrays of the types in `_WRITERS` travel as text, which PostgreSQL reads faster than asyncpg can look at each element
+# of a list: it asks two abstract base classes whether an element is a list in its turn (a third of all the time that a
+# batch took). JSON has no NaN, so floats are written in Python.
 _WRITERS: dict[str, Callable[[Any], str]] = {
     **dict.fromkeys(("smallint", "integer", "bigint", "boolean", "uuid", "text", "timestamptz"), _written),
     "double precision": _written_one_by_one,
